@@ -1,0 +1,121 @@
+"""The recipe: everything that makes a model, as frozen dataclasses."""
+
+from dataclasses import dataclass, field
+
+from sfumato.config.check import ConfigError, option
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The transformer."""
+
+    vocab_size: int = option(0, "number of tokens; 0 takes it from the tokenizer", at_least=0)
+    width: int = option(256, "size of the hidden vectors", at_least=1)
+    layers: int = option(6, "number of transformer layers", at_least=1)
+    heads: int = option(4, "attention heads in a layer", at_least=1)
+    kv_heads: int = option(0, "key/value heads (grouped-query attention); 0 means as many as heads", at_least=0)
+    mlp_width: int = option(704, "inner size of the SwiGLU layer", at_least=1)
+    context: int = option(256, "longest row, in tokens", at_least=2)
+    rope_theta: float = option(10000.0, "base of the rotary position frequencies", at_least=1)
+    time_conditioning: bool = option(False, "tell the network the noise level")
+    tied: bool = option(True, "share the input and output embeddings")
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that no network can have."""
+        if self.width % (2 * self.heads):  # rotary positions turn pairs, so a head's size is even
+            raise ConfigError(
+                f"model.width must be a multiple of 2 * model.heads: got {self.width} and {self.heads} heads; "
+                f"try width {-(-self.width // (2 * self.heads)) * 2 * self.heads}"
+            )
+        if self.kv_heads and self.heads % self.kv_heads:
+            good = ", ".join(str(n) for n in range(1, self.heads + 1) if self.heads % n == 0)
+            raise ConfigError(
+                f"model.kv_heads must divide model.heads: got {self.kv_heads} and {self.heads}; try one of {good}"
+            )
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """How clean text becomes noise, and what the network is scored on."""
+
+    kind: str = option("masked", "noise process", ("masked", "autoregressive"))
+    schedule: str = option("linear", "how fast the noise grows with t (masked)", ("linear", "cosine", "log-linear"))
+    objective: str = option("cross_entropy", "what training minimises (masked)", ("elbo", "count", "cross_entropy"))
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """The tokenizer: an existing one, or how to train one."""
+
+    path: str = option("", "tokenizer.json, or a folder that holds it; empty trains one from the data")
+    vocab_size: int = option(4096, "tokens of a newly trained tokenizer, special tokens included", at_least=263)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of documents."""
+
+    path: str = field(metadata={"help": "file, folder, or hf:NAME for a Hugging Face dataset"})
+    weight: float = option(1.0, "share of the training tokens, relative to the other sources", at_least=0)
+    field: str = option("text", "the key of a record that holds the text")
+    split: str = option("train", "the split of a Hugging Face dataset")
+
+    @classmethod
+    def from_text(cls, text: str) -> "Source":
+        """Read `PATH[@WEIGHT]`, as the command line gives a source."""
+        path, at, weight = text.rpartition("@")
+        try:
+            return cls(path, float(weight)) if at and path else cls(text)
+        except ValueError:  # the @ belongs to the path
+            return cls(text)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The text to learn from."""
+
+    sources: tuple[Source, ...] = option((), "what to read, as PATH[@WEIGHT],PATH[@WEIGHT],...")
+    held_out: float = option(0.02, "fraction of the documents kept for evaluation", at_least=0, below=1)
+    on_error: str = option("stop", "what to do at a broken line", ("stop", "skip"))
+    cache: str = option("", "folder of the tokenised cache; empty means $SFUMATO_CACHE or ~/.cache/sfumato")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training run."""
+
+    steps: int = option(0, "optimiser steps; 0 means as many as train.tokens needs", at_least=0)
+    tokens: int = option(0, "tokens to train on, where train.steps is 0", at_least=0)
+    batch: int = option(32, "rows in a forward pass", at_least=1)
+    accumulate: int = option(1, "forward passes in an optimiser step", at_least=1)
+    optimizer: str = option("muon", "muon (with AdamW for what is no matrix) or adamw", ("muon", "adamw"))
+    lr: float = option(2e-3, "peak learning rate of AdamW", at_least=0)
+    matrix_lr: float = option(2e-2, "peak learning rate of Muon", at_least=0)
+    weight_decay: float = option(0.0, "decoupled weight decay", at_least=0)
+    warmup: int = option(100, "steps until the peak learning rate", at_least=0)
+    decay: float = option(0.3, "fraction of the steps over which the rate falls to zero", at_least=0, at_most=1)
+    clip: float = option(1.0, "largest norm of the gradient; 0 does not clip", at_least=0)
+    ema: float = option(0.999, "decay of the weights' moving average; 0 keeps none", at_least=0, below=1)
+    dtype: str = option("auto", "arithmetic of the matrix products", ("auto", "float32", "bfloat16"))
+    device: str = option("auto", "where to train", ("auto", "cpu", "cuda", "mps"))
+    compile: bool = option(False, "compile the network with torch.compile")
+    checkpointing: bool = option(False, "recompute activations in the backward pass (saves memory)")
+    checkpoint_every: int = option(200, "steps between checkpoints", at_least=1)
+    keep: int = option(2, "number of checkpoints kept", at_least=1)
+    evaluate_every: int = option(0, "steps between held-out evaluations; 0 means never", at_least=0)
+    sample_every: int = option(0, "steps between samples; 0 means never", at_least=0)
+    sample_prompt: str = option("", "how the samples begin")
+    threads: int = option(0, "CPU threads; 0 leaves it to torch", at_least=0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything needed to make a model again."""
+
+    name: str = option("", "name of the model")
+    model: ModelConfig = field(default_factory=ModelConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = option(0, "all randomness follows from it", at_least=0, below=2**63)
