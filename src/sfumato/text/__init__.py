@@ -1,0 +1,1 @@
+"""Text in, tokens out, and back: the tokenizer, and prompts with holes."""
