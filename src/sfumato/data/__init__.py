@@ -1,0 +1,1 @@
+"""Training text: sources, tokenised cache, packing and resumable batches."""

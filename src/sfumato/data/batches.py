@@ -1,0 +1,201 @@
+"""Batches of packed rows: an endless stream to train on, and fixed sets to evaluate on.
+
+Shapes: B rows, L places in a row.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfumato.data.cache import Corpus
+from sfumato.data.packing import pack
+from sfumato.data.sources import DataError
+from sfumato.text.tokenizer import Tokenizer
+
+PAGE = 512  # rows packed together
+_ORDER, _ROWS = 1, 2  # what a shuffle is for, so that no two share their random numbers
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of packed pieces; each piece is a start token and the tokens of one document.
+
+    Attributes:
+        tokens_BL: int64.
+        position_BL: int64, counted from 0 in each piece; -1 is padding.
+        document_BL: int64, counted from 0 in each row; nothing may attend from one to another; -1 is padding.
+        editable_BL: bool, what noise may replace and a loss may score: all but start tokens and padding.
+    """
+
+    tokens_BL: Tensor
+    position_BL: Tensor
+    document_BL: Tensor
+    editable_BL: Tensor
+
+
+class Stream:
+    """The training rows, without end, in an order that depends only on the corpora, the weights and the seed.
+
+    Documents come in pages: enough of them to fill 512 rows are taken from the corpora, packed together and their rows
+    shuffled. A page leaves nothing over, so a few numbers say where the stream is. The next document is always taken
+    from the corpus that is furthest behind its share of the tokens; each corpus is shuffled anew in each epoch.
+    """
+
+    def __init__(
+        self, corpora: Sequence[Corpus], weights: Sequence[float], *, context: int, tokenizer: Tokenizer, seed: int
+    ):
+        """Start at the first row.
+
+        Args:
+            corpora: what to read; only their documents to train on are used.
+            weights: share of the tokens that comes from each corpus, in any unit; 0 leaves it out.
+            context: places in a row.
+            tokenizer: the one that made the corpora, for its start and padding tokens.
+            seed: of all shuffling.
+
+        Raises:
+            DataError: there is nothing to train on.
+        """
+        assert len(corpora) == len(weights)
+        self._used = [i for i, weight in enumerate(weights) if weight > 0 and len(corpora[i].train)]
+        if not self._used:
+            raise DataError("no data to train on: every source is empty or has weight 0; add text or a --data.sources")
+        self._corpora, self._weights = corpora, weights
+        self._context, self._tokenizer, self._seed = context, tokenizer, seed
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # of each corpus: the epoch, and its documents shuffled
+        self._begin([0] * len(corpora), [0] * len(corpora), 0)
+
+    def rows(self, count: int) -> Batch:
+        """The next `count` rows, all ranks and accumulation steps together."""
+        taken: list[list[np.ndarray]] = []
+        while len(taken) < count:
+            if self._row == len(self._page):
+                self._begin(self._documents_after, self._tokens_after, 0)
+            new = self._page[self._row : self._row + count - len(taken)]
+            taken += [[self._documents[i][begin:end] for i, begin, end in row] for row in new]
+            self._row += len(new)
+        return _batch(taken, self._context, self._tokenizer)
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream is, in plain numbers and text that JSON can hold."""
+        return {
+            "corpora": self._names(),
+            "documents": list(self._documents_before),
+            "tokens": list(self._tokens_before),
+            "row": self._row,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state` was taken.
+
+        Raises:
+            DataError: the data has changed since.
+        """
+        if state["corpora"] != self._names():
+            raise DataError("the training data is not what it was when this run stopped; restore it or start a new run")
+        self._begin(state["documents"], state["tokens"], state["row"])
+
+    def _names(self) -> list[str]:
+        return [f"{corpus.key}:{len(corpus.train)}" for corpus in self._corpora]
+
+    def _begin(self, documents: Sequence[int], tokens: Sequence[int], row: int) -> None:
+        """Pack the page that starts after so many documents and tokens of each corpus."""
+        self._documents_before, self._tokens_before, self._row = list(documents), list(tokens), row
+        documents, tokens, page = list(documents), list(tokens), []
+        space = PAGE * self._context
+        while space > 0:
+            source = min(self._used, key=lambda i: tokens[i] / self._weights[i])
+            corpus = self._corpora[source]
+            epoch, place = divmod(documents[source], len(corpus.train))
+            chosen = self._order(source, epoch)[place]
+            page.append(corpus.tokens[corpus.offsets[chosen] : corpus.offsets[chosen + 1]])
+            documents[source] += 1
+            tokens[source] += len(page[-1])
+            space -= len(page[-1]) + 1
+        rows = pack([len(document) for document in page], self._context)
+        self._documents = page
+        # the rows of one long document would otherwise follow one another
+        self._page = [rows[i] for i in _shuffled(len(rows), _ROWS, self._seed, sum(self._documents_before))]
+        self._documents_after, self._tokens_after = documents, tokens
+
+    def _order(self, source: int, epoch: int) -> np.ndarray:
+        if self._orders.get(source, (-1,))[0] != epoch:
+            train = self._corpora[source].train
+            self._orders[source] = epoch, train[_shuffled(len(train), _ORDER, self._seed, source, epoch)]
+        return self._orders[source][1]
+
+
+def held_out_rows(
+    corpora: Sequence[Corpus], context: int, tokenizer: Tokenizer, *, at_most: int | None = None
+) -> tuple[Batch, int]:
+    """Pack the held-out documents, whole where they fit into a row, in an order that depends on their text alone.
+
+    Args:
+        corpora: as `open_corpora` gave them.
+        context: places in a row.
+        tokenizer: the one that made the corpora.
+        at_most: stop before this many tokens, but not before the first document; None packs all.
+
+    Returns:
+        The rows, and the UTF-8 bytes of their text; no rows when nothing is held out.
+    """
+    chosen = [(int(corpus.hashes[i]), n, int(i)) for n, corpus in enumerate(corpora) for i in corpus.held_out]
+    documents, size, total = [], 0, 0
+    for _, n, i in sorted(chosen):
+        corpus = corpora[n]
+        total += corpus.length(i)
+        if at_most is not None and documents and total > at_most:
+            break
+        documents.append(corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]])
+        size += int(corpus.bytes[i])
+    return _whole(documents, context, tokenizer), size
+
+
+def rows_of(texts: Iterable[str], tokenizer: Tokenizer, context: int) -> tuple[Batch, int]:
+    """Pack texts for evaluation, whole where they fit into a row.
+
+    Args:
+        texts: one document each.
+        tokenizer: turns them into tokens; an end token is added to each.
+        context: places in a row; a longer document is cut, and each piece begins with the start token.
+
+    Returns:
+        The rows, and the UTF-8 bytes of the texts.
+    """
+    texts = list(texts)
+    documents = [np.array([*ids, tokenizer.end_id]) for ids in tokenizer.encode_batch(texts)]
+    return _whole(documents, context, tokenizer), sum(len(text.encode()) for text in texts)
+
+
+def _whole(documents: list[np.ndarray], context: int, tokenizer: Tokenizer) -> Batch:
+    rows = pack([len(document) for document in documents], context, fill=False)
+    return _batch([[documents[i][begin:end] for i, begin, end in row] for row in rows], context, tokenizer)
+
+
+def _batch(rows: list[list[np.ndarray]], context: int, tokenizer: Tokenizer) -> Batch:
+    tokens_BL = np.full((len(rows), context), tokenizer.pad_id, np.int64)
+    position_BL = np.full((len(rows), context), -1, np.int64)
+    document_BL = np.full((len(rows), context), -1, np.int64)
+    editable_BL = np.zeros((len(rows), context), bool)
+    count = np.arange(context)
+    for row, pieces in enumerate(rows):
+        begin = 0
+        for number, piece in enumerate(pieces):
+            end = begin + 1 + len(piece)
+            tokens_BL[row, begin] = tokenizer.start_id
+            tokens_BL[row, begin + 1 : end] = piece
+            position_BL[row, begin:end] = count[: end - begin]
+            document_BL[row, begin:end] = number
+            editable_BL[row, begin + 1 : end] = True
+            begin = end
+    return Batch(*map(torch.from_numpy, (tokens_BL, position_BL, document_BL, editable_BL)))
+
+
+def _shuffled(count: int, *purpose: int) -> np.ndarray:
+    """A permutation; from raw bits, since NumPy keeps those the same in every version and its permutations not."""
+    bits = np.random.PCG64(np.random.SeedSequence(purpose)).random_raw(count)
+    return np.argsort(bits, kind="stable")

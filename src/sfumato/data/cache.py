@@ -1,0 +1,227 @@
+"""Tokenised corpora, kept on disk under a name made from their content and opened as memory maps."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sfumato.config import DataConfig, Source
+from sfumato.data.sources import DataError, Document, Report, content_key, documents
+from sfumato.text.tokenizer import Tokenizer
+
+FORMAT = 1  # of the files in a cache folder; another number makes another folder
+LONGEST = 1 << 14  # characters; a longer text becomes several documents, so that one big file can be shuffled and split
+CHUNK = 1000  # documents tokenised at a time
+DAY = 86400  # seconds
+COLUMNS = ("offsets", "bytes", "hashes")
+Progress = Callable[[str, int, int], None]  # source path, documents so far, tokens so far
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One tokenised source.
+
+    Attributes:
+        path: the source as the user wrote it.
+        key: digest of its content, the tokenizer and the way it was tokenised.
+        tokens: all documents one after the other, each with its end token; uint16 or uint32, memory-mapped.
+        offsets: int64, where each document begins in `tokens`, and at last their number.
+        bytes: int64, UTF-8 bytes of each document's text.
+        hashes: uint64, of each document's text.
+        train: int64, the documents to train on.
+        held_out: int64, the documents kept for evaluation, ordered by hash.
+        report: lines that were left out.
+    """
+
+    path: str
+    key: str
+    tokens: np.ndarray
+    offsets: np.ndarray
+    bytes: np.ndarray
+    hashes: np.ndarray
+    train: np.ndarray
+    held_out: np.ndarray
+    report: Report
+
+    def length(self, document: int) -> int:
+        """Tokens in a document, its end token included."""
+        return int(self.offsets[document + 1] - self.offsets[document])
+
+
+def open_corpora(data: DataConfig, tokenizer: Tokenizer, progress: Progress | None = None) -> list[Corpus]:
+    """Read and tokenise every source, or open what an earlier call left in the cache.
+
+    The split depends on each document's text alone: its hash decides. So the same text is on the same side in every
+    source, order and tokenizer. Where there are two texts or more, at least one is held out and one is not.
+
+    Args:
+        data: the sources, how much to hold out, and where the cache is.
+        tokenizer: turns text into tokens.
+        progress: called after each chunk of documents with the source's path, documents and tokens so far.
+
+    Returns:
+        One corpus a source, in their order.
+
+    Raises:
+        DataError: nothing to read, or a broken line while `data.on_error` is "stop".
+        OSError: the cache cannot be written.
+    """
+    if not data.sources:
+        raise DataError("no data: give --data.sources PATH (a file, a folder or hf:NAME)")
+    root = Path(data.cache or os.environ.get("SFUMATO_CACHE") or "~/.cache/sfumato").expanduser() / "data"
+    opened = [_open_source(source, root, data.on_error, tokenizer, progress) for source in data.sources]
+    lowest, highest = (int(f(f(corpus.hashes) for corpus in opened)) for f in (min, max))
+    limit = min(max(int(data.held_out * 2.0**64), lowest + 1), highest) if data.held_out else 0
+    return [_split(corpus, limit) for corpus in opened]
+
+
+def _split(corpus: Corpus, limit: int) -> Corpus:
+    held_out = corpus.hashes < np.uint64(limit)
+    chosen = np.flatnonzero(held_out)
+    return replace(
+        corpus,
+        train=np.flatnonzero(~held_out),
+        held_out=chosen[np.argsort(corpus.hashes[chosen], kind="stable")],
+    )
+
+
+def _open_source(source: Source, root: Path, on_error: str, tokenizer: Tokenizer, progress: Progress | None) -> Corpus:
+    parts = [str(FORMAT), str(LONGEST), content_key(source), tokenizer.fingerprint]
+    key = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+    corpus = _load(root / key, source.path)
+    if corpus is None or (corpus.report.skipped and on_error == "stop"):  # reading again raises at the broken line
+        _build(root / key, source, Report(on_error), tokenizer, progress)
+        corpus = _load(root / key, source.path)
+        if corpus is None:
+            raise DataError(f"{root / key}: the cache written here cannot be read back; set --data.cache elsewhere")
+    return corpus
+
+
+def _load(folder: Path, path: str) -> Corpus | None:
+    """Open a cache folder; None when it is missing or broken."""
+    try:
+        about = json.loads((folder / "about.json").read_text())
+        # plain views of the maps: slicing np.memmap itself is ten times slower
+        tokens = np.asarray(np.memmap(folder / "tokens.bin", about["dtype"], "r"))
+        offsets, sizes, hashes = (np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in COLUMNS)
+        if not len(tokens) == offsets[-1] == about["tokens"] or not len(offsets) - 1 == len(sizes) == len(hashes):
+            return None
+        empty = np.empty(0, np.int64)
+        return Corpus(path, folder.name, tokens, offsets, sizes, hashes, empty, empty, Report(**about["report"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError):
+        return None
+
+
+def _build(folder: Path, source: Source, report: Report, tokenizer: Tokenizer, progress: Progress | None) -> None:
+    """Tokenise a source into `folder`, which appears complete or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(".*"):  # by a process that was killed while it wrote
+        if time.time() - left.stat().st_mtime > DAY:
+            shutil.rmtree(left, ignore_errors=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write(draft, source, report, tokenizer, progress)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    except OSError:
+        if _load(folder, source.path) is None:  # else another process was faster, with the same content
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write(folder: Path, source: Source, report: Report, tokenizer: Tokenizer, progress: Progress | None) -> None:
+    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+    lengths, sizes, hashes, total = [0], [], [], 0
+    with open(folder / "tokens.bin", "wb") as handle:
+        for chunk in _chunks(_units(documents(source, report), tokenizer)):
+            for ids, size, digest in _encoded(chunk, tokenizer):
+                handle.write(np.array(ids, dtype).tobytes())
+                lengths.append(len(ids))
+                sizes.append(size)
+                hashes.append(digest)
+                total += len(ids)
+            if progress:
+                progress(source.path, len(sizes), total)
+        _flush(handle)
+    if not sizes:
+        skipped = f" (left out {report.skipped} broken lines, as {report.examples[0]})" if report.skipped else ""
+        raise DataError(f"{source.path}: no text in it{skipped}; give a source that holds some")
+    columns = np.cumsum(lengths, dtype="<i8"), np.array(sizes, "<i8"), np.array(hashes, "<u8")
+    for name, column in zip(COLUMNS, columns, strict=True):
+        with open(folder / f"{name}.npy", "wb") as handle:
+            np.save(handle, column)
+            _flush(handle)
+    with open(folder / "about.json", "w") as handle:
+        json.dump({"dtype": dtype.str, "tokens": total, "report": asdict(report)}, handle)
+        _flush(handle)
+
+
+def _flush(handle) -> None:
+    """To the disk itself, so that no power cut leaves a complete folder with incomplete files."""
+    handle.flush()
+    os.fsync(handle.fileno())
+
+
+class _Part(NamedTuple):
+    """Text to tokenise, and the special tokens around it."""
+
+    before: list[int]
+    text: str
+    after: list[int]
+
+
+def _units(found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[list[_Part]]:
+    """Each document as the parts it is tokenised in; a long text becomes several documents, the last with the end."""
+    end = [tokenizer.end_id]
+    for document in found:
+        if isinstance(document, str):
+            *first, last = sections(document)
+            yield from ([_Part([], text, [])] for text in first)
+            yield [_Part([], last, end)]
+        else:
+            last = len(document) - 1
+            yield [
+                _Part([tokenizer.roles[role]], content, end if role == "assistant" or index == last else [])
+                for index, (role, content) in enumerate(document)
+            ]
+
+
+def sections(text: str, longest: int = LONGEST) -> list[str]:
+    """Cut a text that is longer than `longest` characters, preferably between paragraphs, else lines, else words."""
+    found, begin = [], 0
+    while len(text) - begin > longest:
+        stop = begin + longest
+        for border in ("\n\n", "\n", " "):
+            if (at := text.rfind(border, begin + longest // 2, stop)) >= 0:
+                stop = at + len(border.rstrip(" "))  # a space belongs to the word after it
+                break
+        found.append(text[begin:stop])
+        begin = stop
+    return [*found, text[begin:]]
+
+
+def _chunks(units: Iterator[list[_Part]]) -> Iterator[list[list[_Part]]]:
+    while chunk := list(islice(units, CHUNK)):
+        yield chunk
+
+
+def _encoded(units: list[list[_Part]], tokenizer: Tokenizer) -> Iterator[tuple[list[int], int, int]]:
+    """Tokens, UTF-8 bytes and hash of each document."""
+    encoded = iter(tokenizer.encode_batch([part.text for unit in units for part in unit]))
+    for unit in units:
+        tokens: list[int] = []
+        for part in unit:
+            tokens += part.before + next(encoded) + part.after
+        texts = [part.text.encode() for part in unit]
+        digest = hashlib.blake2b(b"\0".join(texts), digest_size=8).digest()
+        yield tokens, sum(map(len, texts)), int.from_bytes(digest, "little")

@@ -1,0 +1,61 @@
+"""Packing documents of different lengths into rows of one length, with little padding and few cuts."""
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from typing import NamedTuple
+
+SMALLEST_CUT = 32  # places: less room than this becomes padding, since a shorter piece teaches little
+
+
+class Piece(NamedTuple):
+    """Tokens `begin` up to `end` of document `index`; in its row the start token stands before them."""
+
+    index: int
+    begin: int
+    end: int
+
+
+def pack(lengths: Sequence[int], context: int, *, fill: bool = True) -> list[list[Piece]]:
+    """Pack every token of every document exactly once, best fit first; a pure function of its arguments.
+
+    A document that is longer than a row is cut into full rows and a rest. Each row takes the longest piece that fits,
+    again and again; when none fits and `fill` is set, room for 32 places or more takes the head of the longest piece.
+
+    Args:
+        lengths: tokens in each document, without the start token.
+        context: places in a row; a piece takes one more than its tokens.
+        fill: cut documents to fill rows (training); else only those longer than a row are cut (evaluation).
+
+    Returns:
+        Rows of pieces, ordered by the document of their first piece, so that no stretch of rows has a typical length.
+    """
+    room = context - 1  # tokens in a row of one piece
+    assert room > 0, context
+    rows: list[list[Piece]] = []
+    waiting: list[tuple[int, int, int]] = []  # (length, index, begin), sorted
+    for index, length in enumerate(lengths):
+        whole = length - length % room if length > room else 0
+        rows += [[Piece(index, begin, begin + room)] for begin in range(0, whole, room)]
+        if length > whole:
+            waiting.append((length - whole, index, whole))
+    waiting.sort()
+    while waiting:
+        row: list[Piece] = []
+        left = context
+        while waiting:
+            at = bisect_left(waiting, (left,)) - 1  # the longest with length + 1 <= left
+            if at >= 0:
+                length, index, begin = waiting.pop(at)
+                row.append(Piece(index, begin, begin + length))
+                left -= length + 1
+            elif fill and left >= SMALLEST_CUT:
+                length, index, begin = waiting.pop()
+                cut = begin + left - 1
+                row.append(Piece(index, begin, cut))
+                insort(waiting, (begin + length - cut, index, cut))
+                break
+            else:
+                break
+        rows.append(row)
+    rows.sort()
+    return rows

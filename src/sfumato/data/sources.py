@@ -1,0 +1,255 @@
+"""Reading documents: text, JSON lines and Parquet files (compressed or not), folders, Hugging Face datasets."""
+
+import codecs
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from sfumato.config import DataConfig, Source
+from sfumato.data import compressed
+from sfumato.text.tokenizer import Tokenizer, check_text
+
+FORMATS = (".txt", ".md", ".jsonl", ".parquet")
+Chat = tuple[tuple[str, str], ...]  # (role, content) of each message
+Document = str | Chat
+Item = tuple[int, Any]  # line (or row of a table), and the value there, or the ValueError that says why there is none
+
+
+class DataError(ValueError):
+    """Training text is missing, empty or unreadable."""
+
+
+@dataclass
+class Report:
+    """What was wrong with the lines of a source, and what to do about it.
+
+    Attributes:
+        on_error: "stop" raises at the first broken line, "skip" counts it.
+        skipped: broken lines so far.
+        examples: the first few, each as `file:line: why`.
+    """
+
+    on_error: str = "stop"
+    skipped: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def broken(self, where: str, why: str) -> None:
+        """Count a broken line, or raise `DataError` when they must stop the run."""
+        if self.on_error == "stop":
+            raise DataError(f"{where}: {why} (--data.on_error skip leaves such lines out)")
+        self.skipped += 1
+        if len(self.examples) < 5:
+            self.examples.append(f"{where}: {why}")
+
+
+def documents(source: Source, report: Report) -> Iterator[Document]:
+    """The documents of one source, in a fixed order; blank ones are left out, broken ones go to `report`.
+
+    Raises:
+        DataError: nothing to read there, or a broken line while `report.on_error` is "stop".
+    """
+    for name, items in _parts(source):
+        for line, value in items:
+            if why := _fault(value):
+                report.broken(f"{name}:{line}", why)
+            elif isinstance(value, str):
+                if value.strip():
+                    yield value
+            elif value:
+                yield tuple((message["role"], message["content"]) for message in value)
+
+
+def texts(data: DataConfig) -> Iterator[str]:
+    """The raw text of every source in turn (a chat as its contents, one a line), to train a tokenizer on."""
+    for source in data.sources:
+        for document in documents(source, Report(data.on_error)):
+            yield document if isinstance(document, str) else "\n".join(content for _, content in document)
+
+
+def content_key(source: Source) -> str:
+    """Hex digest of all that decides which documents `source` holds: its bytes, formats, field and split."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps([source.field, source.split]).encode())
+    if _is_dataset(source):
+        digest.update(_dataset(source)._fingerprint.encode())
+    else:
+        for path in _files(source.path):
+            with open(path, "rb") as handle:
+                content = hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            digest.update(f"{content}{_format(path)}{path.suffix}\n".encode())
+    return digest.hexdigest()
+
+
+def _parts(source: Source) -> Iterator[tuple[str, Iterator[Item]]]:
+    """The files of a source (or its one dataset), each with its name in error messages."""
+    if _is_dataset(source):
+        yield source.path, _table_rows(_dataset(source), source.field)
+        return
+    for path in _files(source.path):
+        match _format(path):
+            case ".jsonl":
+                yield str(path), _json_lines(path, source.field)
+            case ".parquet":
+                yield str(path), _parquet(path, source.field)
+            case _:
+                yield str(path), _text(path)
+
+
+def _format(path: Path) -> str:
+    return (path.with_suffix("") if path.suffix in compressed.SUFFIXES else path).suffix
+
+
+def _files(name: str) -> list[Path]:
+    """The file itself, or every readable file of a folder, sorted so that the order is the same everywhere."""
+    path, known = Path(name).expanduser(), ", ".join(FORMATS)
+    if path.is_file():
+        if _format(path) not in FORMATS:
+            raise DataError(f"{path}: unknown kind of data; expected {known}, each also .gz, .xz or .zst")
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder; a Hugging Face dataset is named hf:NAME")
+    inside = {file.relative_to(path): file for file in path.rglob("*") if file.is_file() and _format(file) in FORMATS}
+    files = [inside[key] for key in sorted(inside) if not any(part.startswith(".") for part in key.parts)]
+    if not files:
+        raise DataError(f"{path}: no data in this folder; expected files that end in {known} (or these .gz, .xz, .zst)")
+    return files
+
+
+def _fault(value: Any) -> str | None:
+    """Why `value` is no document, or None when it is one."""
+    if isinstance(value, ValueError):
+        return str(value)
+    if isinstance(value, str):
+        try:
+            check_text(value)
+        except ValueError as error:
+            return str(error)
+        return None
+    if not isinstance(value, list):
+        return f"expected a string or a list of messages, got {type(value).__name__}"
+    for index, message in enumerate(value):
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+            return f"message {index} must have a role and a content string"
+        if message.get("role") not in Tokenizer.roles:
+            return f"message {index} has role {message.get('role')!r}, expected one of {', '.join(Tokenizer.roles)}"
+        if why := _fault(message["content"]):
+            return f"message {index}: {why}"
+    return None
+
+
+def _utf8(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start})") from None
+
+
+def _text(path: Path) -> Iterator[Item]:
+    """The whole file as one document; a fault is given at its own line."""
+    try:
+        with compressed.open_binary(path) as handle:
+            raw = handle.read().removeprefix(codecs.BOM_UTF8)
+    except compressed.Damaged as error:
+        yield 1, error
+        return
+    try:
+        text = raw.decode()
+        fault = text.find("\0")
+        yield (
+            (1, text)
+            if fault < 0
+            else (text.count("\n", 0, fault) + 1, ValueError("text holds a NUL character: remove it"))
+        )
+    except UnicodeDecodeError as error:
+        yield raw.count(b"\n", 0, error.start) + 1, ValueError(f"not UTF-8 (byte 0x{raw[error.start]:02x})")
+
+
+def _json_lines(path: Path, key: str) -> Iterator[Item]:
+    line = 0
+    try:
+        with compressed.open_binary(path) as handle:
+            for line, raw in enumerate(handle, 1):
+                raw = raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
+                if raw.strip():
+                    yield line, _json_value(raw, key)
+    except compressed.Damaged as error:
+        yield line + 1, error
+
+
+def _json_value(raw: bytes, key: str) -> Any:
+    try:
+        record = json.loads(_utf8(raw))
+    except json.JSONDecodeError as error:
+        return ValueError(f"not JSON ({error.msg}, column {error.colno})")
+    except RecursionError:
+        return ValueError("JSON nested too deeply")
+    except ValueError as error:
+        return error
+    if not isinstance(record, dict):
+        return ValueError(f"expected a JSON object, got {type(record).__name__}")
+    return record[key] if key in record else _missing(key, record)
+
+
+def _missing(key: str, names: Any) -> ValueError:
+    return ValueError(f"no field {key!r}; it has {', '.join(map(str, list(names)[:8])) or 'none'}")
+
+
+def _parquet(path: Path, key: str) -> Iterator[Item]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(f"{path}: reading Parquet needs pyarrow; pip install 'sfumato[train]'") from None
+    row = 0
+    try:
+        with compressed.open_binary(path) as handle:
+            # a decompressing stream cannot seek cheaply, and Parquet is read from its end
+            table = pyarrow.parquet.ParquetFile(handle if path.suffix == ".parquet" else io.BytesIO(handle.read()))
+            if key not in table.schema_arrow.names:
+                yield 1, _missing(key, table.schema_arrow.names)
+                return
+            for batch in table.iter_batches(batch_size=1024, columns=[key]):
+                for value in batch.column(0).to_pylist():
+                    row += 1
+                    yield row, value
+    except (compressed.Damaged, pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk's; Arrow's own have no number
+            raise
+        yield row + 1, ValueError(f"unreadable Parquet ({_one_line(error)})")
+
+
+def _is_dataset(source: Source) -> bool:
+    folder = Path(source.path).expanduser()
+    return source.path.startswith("hf:") or any(
+        (folder / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")
+    )
+
+
+def _dataset(source: Source) -> Any:
+    """`hf:NAME` or `hf:NAME:CONFIGURATION` by `datasets.load_dataset`; else a folder that `save_to_disk` wrote."""
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(f"{source.path}: this needs the datasets package; pip install 'sfumato[train]'") from None
+    try:
+        if source.path.startswith("hf:"):
+            return datasets.load_dataset(*source.path.removeprefix("hf:").split(":"), split=source.split)
+        found = datasets.load_from_disk(str(Path(source.path).expanduser()))
+        return found[source.split] if isinstance(found, datasets.DatasetDict) else found
+    except Exception as error:  # the library raises dozens of kinds, some with long reports
+        raise DataError(f"{source.path} (split {source.split}): cannot load this dataset: {_one_line(error)}") from None
+
+
+def _table_rows(dataset: Any, key: str) -> Iterator[Item]:
+    if key not in dataset.column_names:
+        return iter([(1, _missing(key, dataset.column_names))])
+    return zip(count(1), (record[key] for record in dataset.select_columns([key])), strict=False)
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
