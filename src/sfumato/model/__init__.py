@@ -1,0 +1,1 @@
+"""Networks, what they see (layouts), and how they are stored (bundles)."""

@@ -1,0 +1,195 @@
+"""The bundle: a model folder that says everything needed to use it, and is refused when anything does not match.
+
+    config.json          architecture, process, layout, shift, special tokens, default sampler, how it was made
+    model*.safetensors   weights, in shards of at most 15 MiB
+    tokenizer.json       the tokenizer, pinned by its SHA-256 in config.json
+    README.md            the model card
+
+No pickle and no code, ever.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sfumato.config import ModelConfig, ProcessConfig, from_mapping
+from sfumato.model.transformer import Transformer
+
+FORMAT = "sfumato-bundle-1"
+SHARD_BYTES = 15 * 2**20
+
+
+class BundleError(ValueError):
+    """A model folder that is missing, broken or does not match itself."""
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Token ids with a meaning to the process and the decoder."""
+
+    mask: int
+    end: int
+    pad: int
+    start: int
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """The contents of config.json."""
+
+    model: ModelConfig
+    process: ProcessConfig
+    layout: str
+    """full or causal."""
+    shift: int
+    """0, or 1 where the hidden state at i - 1 predicts position i."""
+    tokens: SpecialTokens
+    tokenizer_sha256: str
+    sampler: dict[str, Any] = field(default_factory=dict)
+    """Default settings for generation."""
+    made: dict[str, Any] = field(default_factory=dict)
+    """How it was made: recipe, steps, tokens, data, versions."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model in memory: configuration, network, tokenizer file and model card."""
+
+    config: BundleConfig
+    denoiser: Transformer
+    tokenizer_json: str
+    card: str = ""
+
+    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Write the folder atomically: a reader sees the old bundle or the new one.
+
+        Args:
+            folder: where; an existing bundle there is replaced.
+            dtype: precision of the stored weights, None to keep the network's.
+        """
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            scratch.chmod(0o755)
+            state = {n: t.detach().to("cpu", dtype).contiguous() for n, t in self.denoiser.state_dict().items()}
+            for name, shard in _shards(state):
+                save_file(shard, scratch / name, metadata={"format": "pt"})
+            content = {"format": FORMAT, **dataclasses.asdict(self.config)}
+            (scratch / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            (scratch / "tokenizer.json").write_text(self.tokenizer_json, encoding="utf-8")
+            (scratch / "README.md").write_text(self.card, encoding="utf-8")
+            if folder.exists():
+                old = scratch.with_name(scratch.name + "-old")
+                os.replace(folder, old)
+                os.replace(scratch, folder)
+                shutil.rmtree(old)
+            else:
+                os.replace(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Bundle":
+        """Read and check a folder.
+
+        Args:
+            folder: the bundle.
+            device: where the network goes.
+            dtype: precision of the network in memory.
+
+        Raises:
+            BundleError: one line that says what was expected and what was found.
+        """
+        folder = Path(folder)
+        config = _read_config(folder)
+        tokenizer_json = _read_text(folder / "tokenizer.json")
+        found = hashlib.sha256(tokenizer_json.encode()).hexdigest()
+        if found != config.tokenizer_sha256:
+            raise BundleError(
+                f"{folder / 'tokenizer.json'}: not the tokenizer this model was trained with: "
+                f"SHA-256 {found[:12]}..., expected {config.tokenizer_sha256[:12]}...; restore the original file"
+            )
+        tokens = config.tokens
+        denoiser = Transformer(config.model, never_written=(tokens.mask, tokens.pad, tokens.start))
+        _fill(denoiser, folder)
+        card = folder / "README.md"
+        text = card.read_text(encoding="utf-8") if card.is_file() else ""
+        return cls(config, denoiser.to(device, dtype).eval().requires_grad_(False), tokenizer_json, text)
+
+
+def _shards(state: dict[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in state.items():
+        if size and size + tensor.nbytes > SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    if len(shards) == 1:
+        return [("model.safetensors", shards[0])]
+    return [(f"model-{i:05d}-of-{len(shards):05d}.safetensors", shard) for i, shard in enumerate(shards, start=1)]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path.parent}: not a model bundle: {path.name} is missing; expected config.json, tokenizer.json and "
+            "model*.safetensors, as `sfumato train` writes to RUN/model"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _read_config(folder: Path) -> BundleConfig:
+    path = folder / "config.json"
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such model folder; give the path of a bundle, such as RUN/model")
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise BundleError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise BundleError(f'{path}: not a Sfumato bundle: expected "format": "{FORMAT}"')
+    return from_mapping(BundleConfig, content, where=str(path))
+
+
+def _fill(denoiser: Transformer, folder: Path) -> None:
+    """Load the shards into the network; every tensor exactly once, of the right shape, finite."""
+    expected = denoiser.state_dict()
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise BundleError(f"{folder}: no weights: expected model.safetensors or model-*-of-*.safetensors")
+    state: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            state |= load_file(file)
+        except SafetensorError as error:
+            raise BundleError(f"{file}: truncated or damaged weights ({error}); copy the file again") from None
+    for name in sorted(expected.keys() | state.keys()):
+        if name not in state:
+            raise BundleError(f"{folder}: tensor {name!r} is missing from {len(files)} file(s); a shard may be missing")
+        if name not in expected:
+            raise BundleError(f"{folder}: unexpected tensor {name!r}; config.json describes another architecture")
+        if state[name].shape != expected[name].shape:
+            raise BundleError(
+                f"{folder}: tensor {name!r} has shape {list(state[name].shape)}, "
+                f"config.json asks for {list(expected[name].shape)}"
+            )
+        if not torch.isfinite(state[name]).all():
+            raise BundleError(f"{folder}: tensor {name!r} holds NaN or infinity; the training run diverged")
+    denoiser.load_state_dict(state)

@@ -1,0 +1,206 @@
+"""Our transformer: pre-RMSNorm, rotary positions, SwiGLU, QK-norm, grouped keys, tied embeddings.
+
+Two halves, `encode` and `readout`, so that logits exist only where somebody reads them.
+
+Shape letters: B rows, Q positions run, K key positions, N scored positions, D width, V vocabulary, H heads,
+E head width.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sfumato.canvas import Where
+from sfumato.config import ModelConfig
+from sfumato.model.layout import Layout
+
+EPS = 1e-6
+
+
+class Denoiser(Protocol):
+    """A network in two halves."""
+
+    def encode(self, inputs_BQ: Tensor, *, where: Where, layout: Layout, t_BQ: Tensor | None = None) -> Tensor:
+        """hidden_BQD of the tokens."""
+        ...
+
+    def readout(self, hidden_ND: Tensor) -> Tensor:
+        """logits_NV; -inf for tokens that are never written, such as the mask."""
+        ...
+
+
+class _Normalise(torch.autograd.Function):
+    """x / rms(x) over the last axis in float32. The eager backward of `F.rms_norm` is 4-6x slower on the CPU."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # noqa: ANN001
+        x32 = x.float()
+        scale = torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
+        y = (x32 * scale).to(x.dtype)
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> Tensor:  # noqa: ANN001
+        (y, scale), grad = ctx.saved_tensors, grads[0].float()
+        along = torch.linalg.vecdot(grad, y.float()).unsqueeze(-1).div_(y.shape[-1])
+        return torch.addcmul(grad, y, along, value=-1).mul_(scale).to(y.dtype)
+
+
+def rms_norm(x: Tensor, weight_D: Tensor) -> Tensor:
+    """Root-mean-square normalisation with a learned gain (Zhang and Sennrich 2019)."""
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _Normalise.apply(x) * weight_D
+    return F.rms_norm(x, (x.shape[-1],), weight_D, EPS)
+
+
+def rotary_tables(position_BQ: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cos and sin, float32 (B, 1, Q, E/2), for rotary positions in the half layout (Su et al. 2021, RoFormer)."""
+    exponent = torch.arange(0, head_width, 2, device=position_BQ.device, dtype=torch.float32) / head_width
+    angle = position_BQ.clamp(min=0)[:, None, :, None].float() * theta**-exponent
+    return angle.cos(), angle.sin()
+
+
+def rotate(x_BHQE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate each pair (i, i + E/2) by its position's angle."""
+    a, b = x_BHQE.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x_BHQE.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with QK-norm and optional grouped keys."""
+
+    def __init__(self, config: ModelConfig):
+        """config: width, heads and kv_heads (0 = heads)."""
+        super().__init__()
+        self.heads = config.heads
+        self.kv_heads = config.kv_heads or config.heads
+        self.head_width = config.width // config.heads
+        self.query = nn.Linear(config.width, self.heads * self.head_width, bias=False)
+        self.key = nn.Linear(config.width, self.kv_heads * self.head_width, bias=False)
+        self.value = nn.Linear(config.width, self.kv_heads * self.head_width, bias=False)
+        self.out = nn.Linear(self.heads * self.head_width, config.width, bias=False)
+        self.query_norm = nn.Parameter(torch.ones(self.head_width))
+        self.key_norm = nn.Parameter(torch.ones(self.head_width))
+
+    def forward(self, x_BQD: Tensor, rotary: tuple[Tensor, Tensor], mask_B1QK: Tensor | None) -> Tensor:
+        """Attend; mask true = visible, None = all."""
+        rows, length, _ = x_BQD.shape
+        q = self.query(x_BQD).view(rows, length, self.heads, self.head_width).transpose(1, 2)
+        k = self.key(x_BQD).view(rows, length, self.kv_heads, self.head_width).transpose(1, 2)
+        v = self.value(x_BQD).view(rows, length, self.kv_heads, self.head_width).transpose(1, 2)
+        q = rotate(rms_norm(q, self.query_norm), *rotary)
+        k = rotate(rms_norm(k, self.key_norm), *rotary)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_B1QK, enable_gqa=self.kv_heads != self.heads)
+        return self.out(out.transpose(1, 2).reshape(rows, length, -1))
+
+
+class Block(nn.Module):
+    """One pre-norm layer: attention, then SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, config: ModelConfig):
+        """config: the widths."""
+        super().__init__()
+        self.attention_norm = nn.Parameter(torch.ones(config.width))
+        self.attention = Attention(config)
+        self.mlp_norm = nn.Parameter(torch.ones(config.width))
+        self.gate = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.up = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.down = nn.Linear(config.mlp_width, config.width, bias=False)
+
+    def forward(self, x_BQD: Tensor, rotary: tuple[Tensor, Tensor], mask_B1QK: Tensor | None) -> Tensor:
+        """One layer."""
+        x_BQD = x_BQD + self.attention(rms_norm(x_BQD, self.attention_norm), rotary, mask_B1QK)
+        y_BQD = rms_norm(x_BQD, self.mlp_norm)
+        return x_BQD + self.down(F.silu(self.gate(y_BQD)) * self.up(y_BQD))
+
+
+class Transformer(nn.Module):
+    """The denoiser that we train from scratch."""
+
+    def __init__(self, config: ModelConfig, *, never_written: Sequence[int] = (), gradient_checkpointing: bool = False):
+        """Build with random weights.
+
+        Args:
+            config: sizes; `vocab_size` must be set.
+            never_written: token ids whose logit is -inf (mask, padding, start of text).
+            gradient_checkpointing: recompute each layer in the backward pass to save memory.
+        """
+        super().__init__()
+        if config.vocab_size < 1:
+            raise ValueError(f"model.vocab_size must be set before the network is built: got {config.vocab_size}")
+        self.config = config
+        self.gradient_checkpointing = gradient_checkpointing
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.time = (
+            nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, config.width))
+            if config.time_conditioning
+            else None
+        )
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.final_norm = nn.Parameter(torch.ones(config.width))
+        self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
+        bias_V = torch.zeros(config.vocab_size)
+        bias_V[list(never_written)] = float("-inf")
+        # As a bias of the readout, forbidding a token costs no pass over the logits.
+        self.register_buffer("forbidden_V", bias_V, persistent=False)
+        self.forbidden_V: Tensor
+
+    def initialise(self, seed: int) -> "Transformer":
+        """Draw the weights: normal with sd 1/sqrt(fan-in), 0 for what writes to the residual stream."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("out.weight", "down.weight", "time.2.weight", ".bias")):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 2:
+                nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5, generator=generator)
+        return self
+
+    def embed_time(self, t_BQ: Tensor) -> Tensor:
+        """A smooth function of the noise level, (B, Q, D)."""
+        assert self.time is not None
+        half = self.config.width // 2
+        frequency = torch.exp(torch.linspace(0.0, 6.9, half, device=t_BQ.device))  # 1 to 1000 rad per unit of t
+        angle = t_BQ[..., None].float() * frequency
+        code = torch.cat((angle.cos(), angle.sin()), dim=-1)
+        return self.time(F.pad(code, (0, self.config.width - 2 * half)))
+
+    def encode(self, inputs_BQ: Tensor, *, where: Where, layout: Layout, t_BQ: Tensor | None = None) -> Tensor:
+        """Run the trunk.
+
+        Args:
+            inputs_BQ: int64 tokens.
+            where: who each position is; documents do not see one another.
+            layout: what is visible.
+            t_BQ: noise levels, read only by a time-conditioned network.
+
+        Returns:
+            hidden_BQD, normalised, ready for `readout` at any subset of positions.
+        """
+        # Scaled to unit size: the same table reads in and out, and as a readout it must be small.
+        x_BQD = self.embedding(inputs_BQ) * self.config.width**0.5
+        if self.time is not None:
+            assert t_BQ is not None, "a time-conditioned network needs t"
+            x_BQD = x_BQD + self.embed_time(t_BQ).to(x_BQD.dtype)
+        rotary = rotary_tables(where.position_BQ, self.config.width // self.config.heads, self.config.rope_theta)
+        visible_BQK = layout.visible(where, where)
+        mask_B1QK = None if visible_BQK is None else visible_BQK[:, None]
+        for block in self.blocks:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x_BQD = checkpoint(block, x_BQD, rotary, mask_B1QK, use_reentrant=False)
+            else:
+                x_BQD = block(x_BQD, rotary, mask_B1QK)
+        return rms_norm(x_BQD, self.final_norm)
+
+    def readout(self, hidden_ND: Tensor) -> Tensor:
+        """logits_NV; -inf where a token is never written."""
+        weight_VD = self.embedding.weight if self.head is None else self.head.weight
+        return F.linear(hidden_ND, weight_VD, self.forbidden_V.to(weight_VD.dtype))
+
+    def num_parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(parameter.numel() for parameter in self.parameters())
