@@ -1,0 +1,1 @@
+"""Training: one readable loop, its optimisers, averages and checkpoints."""

@@ -1,0 +1,168 @@
+"""The training loop: from a recipe to a bundle, through interruptions."""
+
+import contextlib
+import dataclasses
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from sfumato.config import Recipe
+from sfumato.data.batches import Stream
+from sfumato.data.cache import Corpus, open_corpora
+from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens
+from sfumato.model.transformer import Transformer
+from sfumato.process import build_process
+from sfumato.text.tokenizer import Tokenizer
+from sfumato.train import checkpoint
+from sfumato.train.memory import keep_buffers
+from sfumato.train.optimiser import build_optimisers
+from sfumato.train.run import Metrics, device_of, num_steps, open_run, open_tokenizer
+from sfumato.train.state import State, averaged_network
+from sfumato.train.step import Step
+
+
+class Watcher(Protocol):
+    """What the caller wants to know while training runs."""
+
+    def started(self, step: int, steps: int, parameters: int, recipe: Recipe) -> None:
+        """Called once, with the step that training starts or continues at."""
+        ...
+
+    def stepped(self, record: dict[str, Any]) -> None:
+        """Called after each step with what metrics.jsonl gets."""
+        ...
+
+
+@dataclass
+class Interrupt:
+    """Set by SIGINT or SIGTERM; the loop finishes its step, saves and leaves."""
+
+    signal: int = 0
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    watcher: Watcher | None = None,
+    evaluate: Callable[[Bundle, list[Corpus]], dict[str, float]] | None = None,
+    sample: Callable[[Bundle], str] | None = None,
+    card: Callable[[Bundle, list[Corpus]], str] | None = None,
+) -> tuple[Path | None, int]:
+    """Train a recipe, or continue an interrupted run, and write its bundle to `out/model`.
+
+    Args:
+        recipe: what to train.
+        out: the run's folder; with earlier checkpoints in it the run continues, bit for bit on the CPU.
+        watcher: told of every step.
+        evaluate: called with the averaged model every `train.evaluate_every` steps and at the end.
+        sample: called every `train.sample_every` steps; what it returns goes to `out/samples.txt`.
+        card: writes the model card of the finished bundle.
+
+    Returns:
+        The bundle's folder and 0, or None and the signal's number when SIGINT or SIGTERM stopped the run.
+
+    Raises:
+        ValueError: settings, data, run folder or checkpoint that cannot be used; one line.
+        OSError: disk full or not writable; earlier checkpoints are intact.
+    """
+    out = Path(out)
+    steps = num_steps(recipe)
+    recipe = open_run(recipe, out)
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    keep_buffers()
+    tokenizer = open_tokenizer(recipe, out)
+    corpora = open_corpora(recipe.data, tokenizer)
+    state, config = _begin(recipe, tokenizer, corpora)
+    found = checkpoint.latest(out / "checkpoints")
+    if found:
+        state.restore(*found)
+    if watcher:
+        watcher.started(state.step, steps, state.denoiser.num_parameters(), recipe)
+    metrics = Metrics(out / "metrics.jsonl", state.step)
+    step_once = Step(recipe, config, state, steps)
+
+    def averaged() -> Bundle:
+        made = {"recipe": recipe.name, "steps": state.step, "tokens": state.tokens, "seed": recipe.seed}
+        made["torch"] = torch.__version__
+        return Bundle(dataclasses.replace(config, made=made), averaged_network(state), tokenizer.to_json())
+
+    with _interruptible() as interrupt:
+        while state.step < steps and not interrupt.signal:
+            record = step_once()
+            done = state.step == steps
+            if evaluate and (done or _due(state.step, recipe.train.evaluate_every)):
+                record |= evaluate(averaged(), corpora)
+            if sample and _due(state.step, recipe.train.sample_every):
+                with open(out / "samples.txt", "a", encoding="utf-8") as file:
+                    file.write(f"--- step {state.step}\n{sample(averaged())}\n")
+            metrics.write(**record)
+            if done or _due(state.step, recipe.train.checkpoint_every):
+                state.save(out / "checkpoints", recipe.train.keep)
+            if watcher:
+                watcher.stepped(record)
+        if interrupt.signal:
+            state.save(out / "checkpoints", recipe.train.keep)
+    metrics.close()
+    if state.step < steps:
+        return None, interrupt.signal
+    bundle = averaged()
+    if card:
+        bundle = dataclasses.replace(bundle, card=card(bundle, corpora))
+    bundle.save(out / "model", torch.bfloat16)
+    return out / "model", 0
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _begin(recipe: Recipe, tokenizer: Tokenizer, corpora: list[Corpus]) -> tuple[State, BundleConfig]:
+    """The state before the first step, and what the bundle will say about the model."""
+    if recipe.model.vocab_size not in (0, tokenizer.vocab_size):
+        raise ValueError(
+            f"model.vocab_size: got {recipe.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}; leave it at 0"
+        )
+    device, _ = device_of(recipe)
+    model = dataclasses.replace(recipe.model, vocab_size=tokenizer.vocab_size)
+    never = (tokenizer.mask_id, tokenizer.pad_id, tokenizer.start_id)
+    denoiser = Transformer(model, never_written=never, gradient_checkpointing=recipe.train.checkpointing)
+    denoiser.initialise(recipe.seed).to(device)
+    process = build_process(recipe.process, tokenizer.mask_id)
+    config = BundleConfig(
+        model=model,
+        process=recipe.process,
+        layout="causal" if process.shift else "full",
+        shift=process.shift,
+        tokens=SpecialTokens(tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.start_id),
+        tokenizer_sha256=tokenizer.fingerprint,
+        sampler={"sampler": "left_to_right"} if process.shift else {},
+    )
+    weights = [source.weight for source in recipe.data.sources]
+    stream = Stream(corpora, weights, context=recipe.model.context, tokenizer=tokenizer, seed=recipe.seed)
+    average = {name: p.detach().clone() for name, p in denoiser.named_parameters()} if recipe.train.ema else {}
+    return State(denoiser, build_optimisers(denoiser, recipe.train), average, stream), config
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Interrupt]:
+    """Turn SIGINT and SIGTERM into a flag for as long as the loop runs."""
+    interrupt = Interrupt()
+
+    def note(number: int, frame: Any) -> None:
+        interrupt.signal = number
+
+    try:
+        old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: signals are somebody else's
+        old = {}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,107 @@
+"""Optimisers and the learning-rate schedule.
+
+Muon for matrices and AdamW for the rest, or AdamW for all; which is better is settled by measurement.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.config import TrainConfig
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update of a matrix is orthogonalised by five Newton-Schulz steps.
+
+    As `torch.optim.Muon`, but matrices of equal shape go through the iteration as one batch, and it runs in float32 on
+    the CPU: torch's runs in bfloat16, which a CPU without bfloat16 units emulates (measured: 12 s a step for 5M
+    parameters against 0.4 s).
+
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 2e-2,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        steps: int = 5,
+    ):
+        """Args as in `torch.optim.Muon`; `steps` of the Newton-Schulz iteration."""
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        assert closure is None
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape[parameter.shape].append(parameter)
+            for shape, parameters in by_shape.items():
+                momenta = [self._momentum(p) for p in parameters]
+                gradients = [p.grad for p in parameters if p.grad is not None]
+                torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+                nesterov = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+                scale = max(1.0, shape[0] / shape[1]) ** 0.5
+                update = orthogonalise(nesterov, group["steps"]) * (-group["lr"] * scale)
+                if group["weight_decay"]:
+                    torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()))
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        return state["momentum"]
+
+
+def orthogonalise(matrix_GMN: Tensor, steps: int) -> Tensor:
+    """Push all singular values of each matrix (G, M, N) to about 1 with a quintic Newton-Schulz iteration."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix_GMN.bfloat16() if matrix_GMN.device.type == "cuda" else matrix_GMN.float()
+    wide = x.shape[1] <= x.shape[2]
+    x = x if wide else x.mT
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if wide else x.mT
+
+
+def build_optimisers(denoiser: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW alone, or Muon for the hidden matrices and AdamW for embeddings, gains and biases.
+
+    Weight decay touches matrices only.
+    """
+    matrices, tables, vectors = [], [], []
+    for name, parameter in denoiser.named_parameters():
+        table = name.startswith(("embedding.", "head."))
+        (vectors if parameter.ndim < 2 else tables if table else matrices).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": tables, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    muon = config.optimizer == "muon"
+    if not muon:
+        groups[0]["params"] = matrices + tables
+    adamw = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
+    optimisers: list[torch.optim.Optimizer] = [adamw]
+    if muon:
+        optimisers.append(Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay))
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["base_lr"] = group["lr"]
+    return optimisers
+
+
+def schedule_factor(step: int, steps: int, config: TrainConfig) -> float:
+    """Warm-up, stable, linear decay to zero: what the learning rates are multiplied with at `step` (from 0)."""
+    warmup = min(1.0, (step + 1) / max(1, config.warmup))
+    decay_steps = max(1, round(steps * config.decay))
+    return min(warmup, (steps - step) / decay_steps) if config.decay else warmup

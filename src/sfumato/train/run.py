@@ -1,0 +1,142 @@
+"""A run: the folder of a training, and everything in it that must survive a restart.
+
+RUN/config.toml     the recipe, as resolved at the first start
+    tokenizer.json  metrics.jsonl  samples.txt  checkpoints/  model/ (the bundle, at the end)
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfumato.config import Recipe, load_recipe, to_toml
+from sfumato.data.sources import texts
+from sfumato.model.device import resolve_device, resolve_dtype
+from sfumato.text.tokenizer import Tokenizer
+
+# Settings that change nothing about the result, so a continued run may change them.
+FREE = frozenset(
+    {"checkpoint_every", "keep", "evaluate_every", "sample_every", "sample_prompt", "threads", "checkpointing"}
+)
+
+
+class RunError(ValueError):
+    """A run folder that does not fit the recipe."""
+
+
+def open_run(recipe: Recipe, out: Path) -> Recipe:
+    """Create the folder, or check that it belongs to this recipe; returns the recipe with `auto` resolved.
+
+    Device and precision are resolved once and written down, so that a continued run computes the same numbers.
+
+    Raises:
+        RunError: the folder was made by another recipe; one line that names the first difference.
+    """
+    config = out / "config.toml"
+    if config.exists():
+        made = load_recipe(config)
+        wanted = _resolved(recipe, made.train.device, made.train.dtype)
+        for name, old, new in _differences(made, wanted):
+            if name.removeprefix("train.") not in FREE:
+                raise RunError(
+                    f"{config}: this run was started with {name} = {old!r}, now it is {new!r}; "
+                    "use the same settings to continue it, or another --out to start a new run"
+                )
+        return wanted
+    device = resolve_device(recipe.train.device)
+    dtype = resolve_dtype(recipe.train.dtype, device)
+    recipe = _resolved(recipe, device.type, str(dtype).removeprefix("torch."))
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(config, to_toml(recipe))
+    return recipe
+
+
+def _resolved(recipe: Recipe, device: str, dtype: str) -> Recipe:
+    train = recipe.train
+    device = device if train.device == "auto" else train.device
+    dtype = dtype if train.dtype == "auto" else train.dtype
+    return dataclasses.replace(recipe, train=dataclasses.replace(train, device=device, dtype=dtype))
+
+
+def _differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    found = []
+    for known in dataclasses.fields(a):
+        old, new = getattr(a, known.name), getattr(b, known.name)
+        if dataclasses.is_dataclass(old):
+            found += _differences(old, new, f"{prefix}{known.name}.")
+        elif old != new:
+            found.append((prefix + known.name, old, new))
+    return found
+
+
+def open_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
+    """The run's tokenizer: kept in the folder, else loaded from `tokenizer.path`, else trained on the data."""
+    kept = out / "tokenizer.json"
+    if kept.exists():
+        return Tokenizer.load(kept)
+    if recipe.tokenizer.path:
+        tokenizer = Tokenizer.load(recipe.tokenizer.path)
+    else:
+        tokenizer = Tokenizer.train(texts(recipe.data), recipe.tokenizer.vocab_size)
+    tokenizer.save(kept)
+    return tokenizer
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file atomically."""
+    scratch = path.with_name(f".{path.name}.writing")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+class Metrics:
+    """metrics.jsonl: one JSON object a line, appended as training goes, cut back to the checkpoint on a restart."""
+
+    def __init__(self, path: Path, step: int):
+        """Keep the lines up to `step` and open for appending."""
+        kept = []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    record = json.loads(line)
+                except ValueError:  # the last line of a killed run
+                    continue
+                if record["step"] <= step:
+                    kept.append(line)
+        write_text(path, "".join(line + "\n" for line in kept))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def write(self, **record: Any) -> None:
+        """Append one record and flush it."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def num_steps(recipe: Recipe) -> int:
+    """Optimiser steps of a recipe.
+
+    Raises:
+        ValueError: neither `train.steps` nor `train.tokens` is set.
+    """
+    train = recipe.train
+    if train.steps:
+        return train.steps
+    if not train.tokens:
+        raise ValueError("train.steps and train.tokens are both 0: say how long to train, such as --train.tokens 2e6")
+    return -(-train.tokens // (train.batch * train.accumulate * recipe.model.context))
+
+
+def device_of(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
+    """Device and autocast precision of a resolved recipe."""
+    device = resolve_device(recipe.train.device)
+    return device, resolve_dtype(recipe.train.dtype, device)

@@ -1,0 +1,73 @@
+"""Everything that changes during training, and how it is kept in a checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.data.batches import Stream
+from sfumato.model.transformer import Transformer
+from sfumato.train import checkpoint
+
+
+@dataclass
+class State:
+    """Everything that changes during training."""
+
+    denoiser: Transformer
+    optimisers: list[torch.optim.Optimizer]
+    average: dict[str, Tensor]
+    stream: Stream
+    step: int = 0
+    tokens: int = 0
+    skipped: int = 0
+    loss_mean: float = 0.0
+    loss_square: float = 0.0
+
+    COUNTERS = ("step", "tokens", "skipped", "loss_mean", "loss_square")
+
+    def save(self, folder: Path, keep: int) -> None:
+        """Write a checkpoint."""
+        tensors = {f"weight/{name}": p for name, p in self.denoiser.named_parameters()}
+        tensors |= {f"average/{name}": value for name, value in self.average.items()}
+        for i, optimiser in enumerate(self.optimisers):
+            for j, parameter in enumerate(_parameters(optimiser)):
+                tensors |= {f"optimiser/{i}/{j}/{k}": v for k, v in optimiser.state[parameter].items()}
+        counters = {name: getattr(self, name) for name in self.COUNTERS}
+        checkpoint.save(folder, self.step, tensors, counters | {"stream": self.stream.state()}, keep)
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.stream.restore(state["stream"])
+        for name in self.COUNTERS:
+            setattr(self, name, state[name])
+        with torch.no_grad():
+            for name, parameter in self.denoiser.named_parameters():
+                parameter.copy_(tensors[f"weight/{name}"])
+        for name in self.average:
+            self.average[name].copy_(tensors[f"average/{name}"])
+        for i, optimiser in enumerate(self.optimisers):
+            for j, parameter in enumerate(_parameters(optimiser)):
+                prefix = f"optimiser/{i}/{j}/"
+                for key, value in tensors.items():
+                    if key.startswith(prefix):
+                        optimiser.state[parameter][key.removeprefix(prefix)] = value.to(parameter.device)
+
+
+def _parameters_of(denoiser: Transformer) -> list[Tensor]:
+    return list(denoiser.parameters())
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
+
+
+def averaged_network(state: State) -> Transformer:
+    """A copy of the network with the averaged weights, in evaluation mode."""
+    forbidden = state.denoiser.forbidden_V.isinf().nonzero().flatten().tolist()
+    copy = Transformer(state.denoiser.config, never_written=forbidden).to(state.denoiser.forbidden_V.device)
+    weights = state.average or dict(state.denoiser.named_parameters())
+    copy.load_state_dict({name: value.detach() for name, value in weights.items()})
+    return copy.eval().requires_grad_(False)

@@ -1,0 +1,133 @@
+"""One optimiser step.
+
+Every random number is a function of (seed, step, global row), so a resumed run sees the noise it would have seen.
+
+Shape letters: B rows, L row length, N scored positions, D width, V vocabulary.
+"""
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato import rng
+from sfumato.canvas import Where
+from sfumato.config import Recipe
+from sfumato.data.batches import Batch
+from sfumato.model.bundle import BundleConfig
+from sfumato.model.layout import Layout, layout_named
+from sfumato.process import Process, build_process
+from sfumato.train.optimiser import schedule_factor
+from sfumato.train.run import device_of
+from sfumato.train.state import State
+
+_CORRUPT = 7  # draw purpose, apart from those inside a process
+SPIKE_SDS = 6.0  # a loss this many standard deviations above its running mean is a spike
+SPIKE_AFTER = 100  # steps before spikes are judged
+
+
+class Step:
+    """One optimiser step: forward and backward over the micro-batches, clip, update, average."""
+
+    def __init__(self, recipe: Recipe, config: BundleConfig, state: State, steps: int):
+        """Everything that stays the same from step to step."""
+        self.recipe, self.state, self.steps = recipe, state, steps
+        self.process: Process = build_process(recipe.process, config.tokens.mask)
+        self.layout: Layout = layout_named(config.layout)
+        self.device, self.dtype = device_of(recipe)
+        rows, length = recipe.train.batch, recipe.model.context
+        self.capacity = self.process.capacity(rows, length)
+        self.forward = torch.compile(self._forward, dynamic=False) if recipe.train.compile else self._forward
+
+    def __call__(self) -> dict[str, Any]:
+        """Make one step and return its record for metrics.jsonl."""
+        state, config = self.state, self.recipe.train
+        start = time.perf_counter()
+        batches = [state.stream.rows(config.batch) for _ in range(config.accumulate)]
+        scale = 1.0 / max(1, sum(int(batch.editable_BL.sum()) for batch in batches))
+        loss = torch.zeros((), device=self.device)
+        for i, batch in enumerate(batches):
+            part = self._loss(batch, i * config.batch) * scale
+            part.backward()
+            loss += part.detach()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in state.denoiser.parameters() if p.grad is not None])
+        loss_value, norm_value = torch.stack((loss, norm)).tolist()  # the step's only transfer to the host
+        good = self._judge(loss_value, norm_value)
+        factor = schedule_factor(state.step, self.steps, config)
+        if good:
+            self._update(norm_value, factor)
+        for optimiser in state.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        state.step += 1
+        state.skipped += not good
+        tokens = config.batch * config.accumulate * self.recipe.model.context
+        state.tokens += tokens
+        seconds = time.perf_counter() - start
+        return {
+            "step": state.step,
+            "loss": loss_value,
+            "grad_norm": norm_value,
+            "lr": config.lr * factor,
+            "tokens": state.tokens,
+            "tokens_per_second": round(tokens / seconds, 1),
+            "skipped": state.skipped,
+        }
+
+    def _loss(self, batch: Batch, first_row: int) -> Tensor:
+        """Summed loss of one micro-batch, whose rows start at the global row `first_row`."""
+        train, step = self.recipe.train, self.state.step
+        tokens_BL, position_BL, document_BL, editable_BL = (
+            value.to(self.device, non_blocking=True)
+            for value in (batch.tokens_BL, batch.position_BL, batch.document_BL, batch.editable_BL)
+        )
+        rows_B = torch.arange(first_row, first_row + train.batch, device=self.device)
+        t_B = self.process.times(self.recipe.seed, step, rows_B, train.batch * train.accumulate)
+        noised = self.process.corrupt(
+            tokens_BL,
+            t_B[:, None],
+            editable_BL=editable_BL,
+            seeds_B=rng.mix(rows_B, self.recipe.seed, step, _CORRUPT),
+            capacity=self.capacity,
+        )
+        read_N = noised.index_N.clamp(min=0) - self.process.shift
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits_NV = self.forward(noised.inputs_BL, position_BL, document_BL, noised.t_BL, read_N.clamp(min=0))
+        return self.process.loss(logits_NV, noised).sum()
+
+    def _forward(
+        self, inputs_BL: Tensor, position_BL: Tensor, document_BL: Tensor, t_BL: Tensor, read_N: Tensor
+    ) -> Tensor:
+        """logits_NV at the positions to read; nothing else is projected to the vocabulary."""
+        where = Where(position_BL, document_BL)
+        hidden_BLD = self.state.denoiser.encode(inputs_BL, where=where, layout=self.layout, t_BQ=t_BL)
+        return self.state.denoiser.readout(hidden_BLD.flatten(0, 1)[read_N])
+
+    def _judge(self, loss: float, norm: float) -> bool:
+        """Whether the step may be taken: finite, and no spike against the running mean of the loss."""
+        state = self.state
+        sd = math.sqrt(max(state.loss_square - state.loss_mean**2, 0.0))
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        spike = state.step >= SPIKE_AFTER and loss > state.loss_mean + SPIKE_SDS * max(sd, 0.01 * state.loss_mean)
+        if not finite or spike:
+            return False
+        rate = max(0.02, 1 / (state.step + 1))
+        state.loss_mean += rate * (loss - state.loss_mean)
+        state.loss_square += rate * (loss**2 - state.loss_square)
+        return True
+
+    def _update(self, norm: float, factor: float) -> None:
+        state, config = self.state, self.recipe.train
+        if config.clip and norm > config.clip:
+            torch._foreach_mul_([p.grad for p in state.denoiser.parameters() if p.grad is not None], config.clip / norm)
+        for optimiser in state.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            optimiser.step()
+        if state.average:
+            # an average that starts short, so that early evaluations do not show the random beginning
+            rate = 1 - min(config.ema, (1 + state.step) / (10 + state.step))
+            weights: list[Tensor] = list(state.denoiser.parameters())
+            with torch.no_grad():
+                torch._foreach_lerp_(list(state.average.values()), weights, rate)
