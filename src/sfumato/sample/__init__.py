@@ -1,0 +1,1 @@
+"""Generation: the one decoder loop, and one file a sampler."""

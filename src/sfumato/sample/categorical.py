@@ -1,0 +1,83 @@
+"""The exact categorical draw.
+
+One uniform number a draw, from a counter-based hash, put through the inverse of the cumulative distribution in float64.
+Gumbel noise in float32 truncates the tail and made published results wrong (Zheng et al. 2024, 2409.02908).
+
+Shape letters: B rows, L canvas length, N scored positions, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfumato import rng
+from sfumato.canvas import Canvas
+
+WITH_WHAT = 2  # draw index; "unmask this?" is another
+
+
+def categorical(logits_NV: Tensor, u_N: Tensor) -> Tensor:
+    """The token whose stretch of the cumulative distribution holds u.
+
+    Args:
+        logits_NV: any float type; -inf has probability 0.
+        u_N: float64 in (0, 1).
+
+    Returns:
+        int64 tokens_N, each of positive probability.
+    """
+    weight_NV = torch.exp((logits_NV - logits_NV.amax(dim=-1, keepdim=True)).double())
+    cumulative_NV = weight_NV.cumsum(dim=-1)
+    target_N1 = u_N[:, None] * cumulative_NV[:, -1:]
+    return torch.searchsorted(cumulative_NV, target_N1, right=True).squeeze(-1).clamp(max=logits_NV.shape[-1] - 1)
+
+
+def keep_top(logits_NV: Tensor, top_k_N: Tensor, top_p_N: Tensor) -> Tensor:
+    """-inf outside the k most probable tokens and outside the smallest set of probability p; the best always stays.
+
+    Args:
+        logits_NV: float.
+        top_k_N: int64, 0 = no limit.
+        top_p_N: float64 in (0, 1], 1 = no limit.
+    """
+    ordered_NV, order_NV = logits_NV.sort(dim=-1, descending=True, stable=True)
+    probability_NV = ordered_NV.double().softmax(dim=-1)
+    before_NV = probability_NV.cumsum(dim=-1) - probability_NV  # of everything more probable
+    rank_V = torch.arange(logits_NV.shape[-1], device=logits_NV.device)
+    drop_NV = (rank_V >= torch.where(top_k_N > 0, top_k_N, rank_V.numel())[:, None]) | (
+        (before_NV >= top_p_N[:, None]) & (top_p_N[:, None] < 1)
+    )
+    drop_NV[:, 0] = False
+    return logits_NV.masked_fill(torch.zeros_like(drop_NV).scatter(1, order_NV, drop_NV), float("-inf"))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Chooses tokens with each row's own temperature, filters and randomness."""
+
+    temperature_B: Tensor
+    """float64, 0 = the most probable token."""
+    top_k_B: Tensor
+    """int64, 0 = no limit."""
+    top_p_B: Tensor
+    """float64, 1 = no limit."""
+    seeds_B: Tensor
+    """int64, of this step."""
+    random: bool = True
+    """False when every temperature is 0."""
+    filtered: bool = True
+    """False when no row limits k or p."""
+
+    def __call__(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas) -> Tensor:
+        """int64 tokens_N for the flat canvas positions index_N; padding does not change a row's draws."""
+        if not self.random:
+            return logits_NV.argmax(dim=-1)
+        row_N = index_N // canvas.tokens_BL.shape[1]
+        temperature_N = self.temperature_B[row_N]
+        scaled_NV = logits_NV / temperature_N.clamp(min=1e-6)[:, None].to(logits_NV.dtype)
+        if self.filtered:
+            scaled_NV = keep_top(scaled_NV, self.top_k_B[row_N], self.top_p_B[row_N])
+        place_N = canvas.position_BL.flatten()[index_N]
+        drawn_N = categorical(scaled_NV, rng.uniform(self.seeds_B[row_N], place_N, WITH_WHAT))
+        return torch.where(temperature_N > 0, drawn_N, logits_NV.argmax(dim=-1))

@@ -1,0 +1,205 @@
+"""A model ready to use: network, process, layout and tokenizer together. What `sfumato.load()` returns."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from sfumato.model.bundle import Bundle, BundleError
+from sfumato.model.device import resolve_device, resolve_dtype
+from sfumato.model.layout import layout_named
+from sfumato.process import build_process
+from sfumato.sample.decoder import Decoder, Request
+from sfumato.sample.settings import Settings
+from sfumato.sample.trace import Event
+from sfumato.text.prompt import Row, canvas_row, text_of
+from sfumato.text.tokenizer import Tokenizer
+
+BUNDLED = Path(__file__).parent.parent / "models"
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a generation cost. When several texts are written together, time and positions are those of all of them."""
+
+    nfe: int
+    """Forward passes that this text took part in."""
+    committed: int
+    """Tokens written, up to and with the end of the text."""
+    tpf: float
+    """Committed tokens per forward."""
+    seconds: float
+    tokens_per_second: float
+    positions_evaluated: int
+    """Query positions run through the network."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One written text."""
+
+    text: str
+    """All of it, prompt included, cut at the end of the text."""
+    completion: str
+    """What follows the prompt (infilling: the whole text again)."""
+    tokens: tuple[int, ...]
+    """The canvas row."""
+    finish_reason: str
+    """stop = the model ended the text; length = the canvas is full."""
+    seed: int
+    settings: Settings
+    stats: Stats
+
+
+@dataclass(frozen=True)
+class Start:
+    """The beginning of a row, for those who watch."""
+
+    request: int
+    tokens: tuple[int, ...]
+    editable: tuple[bool, ...]
+
+
+class LanguageModel:
+    """A diffusion language model, or an autoregressive twin, with its tokenizer."""
+
+    def __init__(self, bundle: Bundle, *, path: Path | None = None):
+        """Wrap a bundle that is in memory; `load` reads one from disk."""
+        self.bundle, self.path = bundle, path
+        self.tokenizer = Tokenizer.from_json(bundle.tokenizer_json)
+        self.process = build_process(bundle.config.process, bundle.config.tokens.mask)
+        self.layout = layout_named(bundle.config.layout)
+        self.denoiser = bundle.denoiser
+        weight = next(self.denoiser.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, device: str = "auto", dtype: str = "auto") -> "LanguageModel":
+        """Load a model.
+
+        Args:
+            path: a bundle's folder, or the name of a model that comes with the package; None = "tiny".
+            device: auto, cpu, cuda or mps.
+            dtype: auto (bfloat16 only where it is measured faster), float32 or bfloat16.
+
+        Raises:
+            BundleError: the folder is missing, broken, or does not match itself; one line.
+        """
+        folder = Path(path or "tiny")
+        if not folder.exists() and (BUNDLED / folder).is_dir():
+            folder = BUNDLED / folder
+        if not folder.is_dir():
+            known = sorted(p.name for p in BUNDLED.iterdir()) if BUNDLED.is_dir() else []
+            raise BundleError(f"{folder}: no such model; give a bundle's folder or one of {', '.join(known) or 'none'}")
+        where = resolve_device(device)
+        return cls(Bundle.load(folder, where, resolve_dtype(dtype, where)), path=folder)
+
+    @overload
+    def generate(self, prompt: str, *, max_tokens: int = ..., **options: Any) -> Generation: ...
+    @overload
+    def generate(self, prompt: Sequence[str], *, max_tokens: int = ..., **options: Any) -> list[Generation]: ...
+
+    def generate(
+        self, prompt: str | Sequence[str], *, max_tokens: int = 64, **options: Any
+    ) -> Generation | list[Generation]:
+        """Continue a prompt, or several in one batch.
+
+        Args:
+            prompt: one text or many; each gets its own randomness from (seed, its place in the list).
+            max_tokens: length of the canvas after the prompt.
+            options: fields of `Settings`, and `on_start`, `on_event` to watch.
+
+        Returns:
+            A `Generation`, or a list of them.
+
+        Raises:
+            ValueError: an unknown or impossible option, or a prompt longer than the context.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        rows = [self._row(text, max_tokens, template=False) for text in prompts]
+        done = self._run(rows, **options)
+        return done[0] if isinstance(prompt, str) else done
+
+    def infill(self, template: str, *, max_tokens: int = 64, **options: Any) -> Generation:
+        """Fill the holes of a template such as `"Once {8} there was {*}"`.
+
+        Args:
+            template: `{n}` is a hole of n tokens, `{*}` the open end, `{{` and `}}` are braces.
+            max_tokens: length of the open end, if there is one.
+            options: as in `generate`.
+        """
+        return self._run([self._row(template, max_tokens, template=True)], **options)[0]
+
+    def _row(self, text: str, max_tokens: int, *, template: bool) -> Row:
+        context = self.bundle.config.model.context
+        return canvas_row(self.tokenizer, text, context=context, max_tokens=max_tokens, template=template)
+
+    def _run(
+        self,
+        rows: Sequence[Row],
+        *,
+        on_start: Callable[[Start], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        **options: Any,
+    ) -> list[Generation]:
+        settings = Settings().with_defaults(self.bundle.config.sampler, options)
+        sampler = settings.build_sampler(self.process)
+        end_id = self.bundle.config.tokens.end
+        decoder = Decoder(self.denoiser, self.process, self.layout, end_id=end_id, device=self.device)
+        start = time.perf_counter()
+        for i, row in enumerate(rows):
+            holes = sum(row.editable)
+            request = Request(
+                row.tokens,
+                row.editable,
+                sampler,
+                steps=settings.steps or (holes if sampler.name == "left_to_right" else -(-holes // 2)),
+                temperature=settings.temperature,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+                block=settings.block,
+                seed=settings.seed + i,
+                trace=on_event is not None,
+            )
+            identity = decoder.add(request)
+            if on_start:
+                on_start(Start(identity, tuple(row.tokens), tuple(row.editable)))
+        finished: dict[int, Event] = {}
+        while decoder.busy:
+            for event in decoder.step():
+                if on_event:
+                    on_event(event)
+                if event.done:
+                    finished[event.request] = event
+        seconds = time.perf_counter() - start
+        return [
+            self._generation(row, finished[i], settings, seconds, decoder.counters.positions)
+            for i, row in enumerate(rows)
+        ]
+
+    def _generation(self, row: Row, event: Event, settings: Settings, seconds: float, positions: int) -> Generation:
+        tokens = event.tokens
+        assert tokens is not None
+        end_id = self.bundle.config.tokens.end
+        prompt = row.editable.index(True)
+        ended = end_id in tokens
+        last = tokens.index(end_id) + 1 if ended else len(tokens)
+        committed = sum(row.editable[:last])
+        completion = text_of(self.tokenizer, tokens, prompt)
+        return Generation(
+            text=text_of(self.tokenizer, tokens),
+            completion=completion,
+            tokens=tokens,
+            finish_reason="stop" if ended else "length",
+            seed=settings.seed + event.request,
+            settings=settings,
+            stats=Stats(
+                nfe=event.nfe,
+                committed=committed,
+                tpf=round(committed / max(1, event.nfe), 3),
+                seconds=round(seconds, 4),
+                tokens_per_second=round(committed / seconds, 1),
+                positions_evaluated=positions,
+            ),
+        )

@@ -1,0 +1,124 @@
+"""Rows of the decoder: what a request asks for, and the canvas that it becomes.
+
+Shape letters: B rows, L canvas length.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sfumato.canvas import Canvas
+from sfumato.process import Process
+from sfumato.sample.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row to write."""
+
+    tokens: Sequence[int]
+    """The row; what stands at editable places is replaced by noise."""
+    editable: Sequence[bool]
+    sampler: Sampler
+    steps: int
+    """Forward passes at most; at least one a block. Left to right needs as many as there are tokens."""
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    block: int = 0
+    """Editable tokens a block; 0 = all in one."""
+    seed: int = 0
+    trace: bool = False
+    """Report every commit with its probability; costs a transfer to the host in each step."""
+    id: int = field(default=-1, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be decoded."""
+        if not any(self.editable):
+            raise ValueError("nothing to write: the text has no open position; ask for at least one token")
+        blocks = -(-sum(self.editable) // self.block) if self.block else 1
+        if self.steps < blocks:
+            raise ValueError(f"steps: got {self.steps}, expected at least {blocks}, one for each block of {self.block}")
+
+
+def new_rows(requests: Sequence[Request], process: Process, device: torch.device) -> Canvas:
+    """Fresh rows of pure noise, padded to the longest."""
+    length = max(len(request.tokens) for request in requests)
+
+    def padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+        return torch.tensor([[*row, *[fill] * (length - len(row))] for row in rows], device=device)
+
+    tokens_BL = padded([list(map(int, request.tokens)) for request in requests], 0)
+    position_BL = padded([range(len(request.tokens)) for request in requests], -1)
+    editable_BL = padded([list(map(int, request.editable)) for request in requests], 0).bool()
+    size_B = torch.tensor([request.block or len(request.tokens) for request in requests], device=device)
+    block_BL = torch.where(editable_BL, (editable_BL.cumsum(dim=1) - 1) // size_B[:, None], -1)
+
+    def column(values: Sequence[float], dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    zeros_B = torch.zeros(len(requests), dtype=torch.int64, device=device)
+    memory = {
+        "block_BL": block_BL,
+        "tail_BL": padded([_tail(request.editable) for request in requests], 0).bool(),
+        "blocks_B": block_BL.amax(dim=1) + 1,
+        "active_B": zeros_B - 1,
+        "block_step_B": zeros_B,
+        "step_B": zeros_B,
+        "nfe_B": zeros_B,
+        "steps_B": column([request.steps for request in requests]),
+        "seed_B": column([request.seed for request in requests]),
+        "temperature_B": column([request.temperature for request in requests], torch.float64),
+        "top_k_B": column([request.top_k for request in requests]),
+        "top_p_B": column([request.top_p for request in requests], torch.float64),
+    }
+    t_B = torch.ones(len(requests), dtype=torch.float64, device=device)
+    return process.prior(Canvas(tokens_BL, position_BL, editable_BL, editable_BL, t_B, memory))
+
+
+def _tail(editable: Sequence[bool]) -> list[int]:
+    """1 in the run of editable positions that reaches the end of the row: there, and only there, the text may end."""
+    end = len(editable)
+    while end and editable[end - 1]:
+        end -= 1
+    return [int(i >= end) for i in range(len(editable))]
+
+
+_FILL = {"block_BL": -1}  # what padding holds in the memory; 0 where nothing is said
+
+
+def _columns(canvas: Canvas, change: Callable[[Tensor, int], Tensor]) -> Canvas:
+    """Apply change(value_BL, fill) to everything that has a column for each position."""
+    return Canvas(
+        tokens_BL=change(canvas.tokens_BL, 0),
+        position_BL=change(canvas.position_BL, -1),
+        editable_BL=change(canvas.editable_BL, 0),
+        open_BL=change(canvas.open_BL, 0),
+        t_B=canvas.t_B,
+        memory={k: change(v, _FILL.get(k, 0)) if k.endswith("_BL") else v for k, v in canvas.memory.items()},
+    )
+
+
+def narrowed(canvas: Canvas, length: int) -> Canvas:
+    """The first `length` columns."""
+    return _columns(canvas, lambda value_BL, fill: value_BL[:, :length])
+
+
+def stacked(above: Canvas, below: Canvas) -> Canvas:
+    """One canvas of both, padded to the longer."""
+    length = max(above.tokens_BL.shape[1], below.tokens_BL.shape[1])
+
+    def widen(value_BL: Tensor, fill: int) -> Tensor:
+        return torch.nn.functional.pad(value_BL, (0, length - value_BL.shape[1]), value=fill)
+
+    a, b = _columns(above, widen), _columns(below, widen)
+    return Canvas(
+        tokens_BL=torch.cat((a.tokens_BL, b.tokens_BL)),
+        position_BL=torch.cat((a.position_BL, b.position_BL)),
+        editable_BL=torch.cat((a.editable_BL, b.editable_BL)),
+        open_BL=torch.cat((a.open_BL, b.open_BL)),
+        t_B=torch.cat((a.t_B, b.t_B)),
+        memory={name: torch.cat((a.memory[name], b.memory[name])) for name in a.memory},
+    )

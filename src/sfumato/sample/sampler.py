@@ -1,0 +1,74 @@
+"""What a sampler is: a pure rule for which positions are written in a step, and with what."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sfumato.canvas import Canvas, Window
+from sfumato.process import Process
+from sfumato.sample.categorical import Draw
+
+
+class Sampler(Protocol):
+    """Pure: no state between steps but what the canvas carries."""
+
+    @property
+    def name(self) -> str:
+        """As settings call it."""
+        ...
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Names of the processes it makes sense for."""
+        ...
+
+    def reads(self, canvas: Canvas, window: Window, *, process: Process, seeds_B: Tensor) -> Tensor:
+        """bool_BL, where it wants logits in this step; nothing else is computed, and no forward runs if it is empty."""
+        ...
+
+    def step(
+        self,
+        logits_NV: Tensor,
+        index_N: Tensor,
+        canvas: Canvas,
+        window: Window,
+        *,
+        process: Process,
+        draw: Draw,
+        seeds_B: Tensor,
+    ) -> Canvas:
+        """Write some of the positions.
+
+        Args:
+            logits_NV: the network's scores where `reads` asked for them.
+            index_N: those positions, flat in B*L, ascending.
+            canvas: the text so far, with the noise level t_B of each row.
+            window: each row's active block and the level s_B to reach.
+            process: for its schedule, or its reverse.
+            draw: chooses tokens.
+            seeds_B: int64, this step's randomness for decisions other than the tokens.
+        """
+        ...
+
+
+def quota(canvas: Canvas, window: Window, process: Process) -> Tensor:
+    """int64_B, how many open positions of the active block are due by the level s: at least 1, all when s = 0.
+
+    The share (alpha_s - alpha_t) / (1 - alpha_t) of what is open, rounded up, so that a remainder goes to the earliest
+    steps (as in LLaDA's `generate`).
+    """
+    open_B = (canvas.open_BL & window.active_BL).sum(dim=1)
+    alpha_t_B, alpha_s_B = process.alpha(canvas.t_B), process.alpha(window.s_B)
+    share_B = (alpha_s_B - alpha_t_B) / (1 - alpha_t_B).clamp(min=1e-12)
+    due_B = torch.ceil(share_B * open_B - 1e-9).long().clamp(min=1)
+    return torch.where(window.s_B <= 0, open_B, torch.minimum(due_B, open_B))
+
+
+def rank(score_N: Tensor, index_N: Tensor, canvas: Canvas) -> Tensor:
+    """int64_N, the place of each score in its row, 0 = highest; ties go to the left."""
+    score_BL = torch.full(canvas.tokens_BL.shape, float("-inf"), dtype=score_N.dtype, device=score_N.device)
+    score_BL.view(-1)[index_N] = score_N
+    order_BL = score_BL.argsort(dim=1, descending=True, stable=True)
+    place_L = torch.arange(order_BL.shape[1], device=order_BL.device).expand_as(order_BL)
+    return torch.empty_like(order_BL).scatter_(1, order_BL, place_L).view(-1)[index_N]

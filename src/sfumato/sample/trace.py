@@ -1,0 +1,39 @@
+"""Trace events: what happened in a step, for the terminal view, reports and servers."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One position that became text."""
+
+    position: int
+    """Column of the canvas."""
+    token: int
+    probability: float
+    """What the network gave this token, before temperature and filters."""
+    entropy: float
+    """Of the network's distribution there, in nats."""
+    runners_up: tuple[tuple[int, float], ...]
+    """The most probable other tokens, with their probabilities, best first."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One step of one row."""
+
+    request: int
+    """What `Decoder.add` returned."""
+    step: int
+    """The row's own steps so far, from 1."""
+    nfe: int
+    """Forward passes that the row took part in so far."""
+    commits: tuple[Commit, ...]
+    """Empty unless the request asked for a trace."""
+    tokens: tuple[int, ...] | None = None
+    """The finished row, on its last event only."""
+
+    @property
+    def done(self) -> bool:
+        """Whether this is the row's last event."""
+        return self.tokens is not None
