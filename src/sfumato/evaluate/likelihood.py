@@ -1,0 +1,180 @@
+"""How well a model predicts a text: the exact negative log-likelihood, or an upper bound on it.
+
+A masked model is measured by the bound with a fixed mask count, whatever it was trained with: n tokens lose k of them,
+k uniform in 1..n, and n / k times the nats of those k has the negative ELBO as its mean (Nie et al. 2025, LLaDA,
+2502.09992, eq. 14; Sahoo et al. 2024, 2406.07524, for the bound). The counts are stratified over the samples of a row
+and spread evenly over the rows, which takes most of their variance away and leaves the mean alone.
+
+Shape letters: B sequences in a forward pass, R rows of text, S samples of a row, L row length, N scored positions,
+D width, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sfumato import rng
+from sfumato.canvas import Where
+from sfumato.data.batches import Batch
+from sfumato.model.layout import Layout
+from sfumato.model.transformer import Denoiser
+from sfumato.process import Autoregressive, Masked, Noised, Process, Schedule
+
+_LEVEL, _MASKS = 11, 12  # what a random number is for
+_GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, are the evenest sequence there is
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The result, with all that is needed to judge it and to get it again."""
+
+    nats_per_token: float
+    """Every token of the text counts, the end of each document too."""
+    bits_per_byte: float
+    """Of the UTF-8 text: does not depend on the tokenizer."""
+    stderr: float
+    """Standard error of nats_per_token as an estimate for all text of this kind: from the choice of the text and from
+    the random masks. For a single row from the masks alone."""
+    kind: str
+    """exact, or bound: the true value is at most this."""
+    samples: int
+    """Random noisings of each row; 1 where the value is exact."""
+    tokens: int
+    bytes: int
+    seed: int
+    estimator: str
+
+
+@torch.inference_mode()
+def likelihood(
+    denoiser: Denoiser,
+    process: Process,
+    layout: Layout,
+    batch: Batch,
+    total_bytes: int,
+    *,
+    samples: int = 8,
+    seed: int = 0,
+    rows: int = 16,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Likelihood:
+    """Measure how well a model predicts packed text.
+
+    The noise of a sequence depends on (seed, row, sample) alone and each sequence is summed by itself, in float64: so
+    the result depends on `rows` no more than the network's own arithmetic does.
+
+    Args:
+        denoiser: in evaluation mode, on `device`.
+        process: what it was trained with.
+        layout: what its positions see.
+        batch: the text, on the CPU; all editable tokens count.
+        total_bytes: UTF-8 bytes of that text.
+        samples: random noisings of each row; more of them make a bound more precise.
+        seed: of the noise.
+        rows: sequences in one forward pass.
+        device: where the denoiser is.
+        progress: told the sequences done and their number after each forward pass.
+
+    Raises:
+        ValueError: nothing to score, or a number out of range.
+    """
+    for name, value in (("samples", samples), ("rows", rows)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    tokens_R = batch.editable_BL.sum(dim=1)
+    tokens = int(tokens_R.sum())
+    if not tokens or total_bytes < 1:
+        raise ValueError(f"nothing to evaluate: the text holds {tokens} tokens and {total_bytes} bytes")
+    exact = isinstance(process, Autoregressive)
+    samples = 1 if exact else samples
+    count = len(tokens_R) * samples
+    nats_C = torch.zeros(count, dtype=torch.float64)
+    for begin in range(0, count, rows):
+        place_B = torch.arange(begin, min(begin + rows, count))
+        nats_C[place_B] = _nats(denoiser, process, layout, batch, place_B, samples, seed, torch.device(device))
+        if progress:
+            progress(min(begin + rows, count), count)
+    nats_RS = nats_C.view(-1, samples)
+    total = float(nats_RS.mean(dim=1).sum())
+    return Likelihood(
+        nats_per_token=total / tokens,
+        bits_per_byte=total / math.log(2) / total_bytes,
+        stderr=_stderr(nats_RS, tokens_R.double()),
+        kind="exact" if exact else "bound",
+        samples=samples,
+        tokens=tokens,
+        bytes=total_bytes,
+        seed=seed,
+        estimator="log-likelihood" if exact else "ELBO with a fixed mask count, stratified",
+    )
+
+
+def _nats(
+    denoiser: Denoiser,
+    process: Process,
+    layout: Layout,
+    batch: Batch,
+    place_B: Tensor,
+    samples: int,
+    seed: int,
+    device: torch.device,
+) -> Tensor:
+    """float64 (B,): the estimate of each row's nats by the (row, sample) pairs with these numbers."""
+    row_B, sample_B = place_B // samples, place_B % samples
+    noised = _noised(process, batch, row_B, sample_B, samples, seed)
+    # Row by row to the vocabulary: bounded memory, and sums that do not know their neighbours.
+    length = batch.tokens_BL.shape[1]
+    scored_B = torch.bincount(noised.index_N // length, minlength=len(row_B)).tolist()
+    noised = noised.to(device)
+    where = Where(batch.position_BL[row_B].to(device), batch.document_BL[row_B].to(device))
+    read_N = noised.index_N - process.shift
+    hidden_ND = denoiser.encode(noised.inputs_BL, where=where, layout=layout, t_BQ=noised.t_BL, read_N=read_N)
+    nats = []
+    for index_N, part_ND in zip(noised.index_N.split(scored_B), hidden_ND.split(scored_B), strict=True):
+        nats.append(process.bound(denoiser.readout(part_ND), replace(noised, index_N=index_N)))
+    parts = torch.cat(nats).cpu().double().split(scored_B)
+    return torch.stack([part.sum() for part in parts])
+
+
+def _noised(process: Process, batch: Batch, row_B: Tensor, sample_B: Tensor, samples: int, seed: int) -> Noised:
+    """The rows, noised; on the CPU, so that every device gets the same noise."""
+    clean_BL, editable_BL = batch.tokens_BL[row_B], batch.editable_BL[row_B]
+    seeds_B = rng.mix(row_B, seed, sample_B, _MASKS)
+    if not isinstance(process, Masked):
+        return process.corrupt(clean_BL, torch.zeros(len(row_B), 1), editable_BL=editable_BL, seeds_B=seeds_B)
+    # Sample s takes its level from the s-th of equal strata, at a place in it that moves on evenly from row to row.
+    place_B = (rng.uniform(sample_B, seed, _LEVEL) + row_B.double() * _GOLDEN) % 1.0
+    level_B1 = ((sample_B + place_B) / samples)[:, None]
+    counted = replace(process, objective="count")
+    noised = counted.corrupt(clean_BL, level_B1, editable_BL=editable_BL, seeds_B=seeds_B)
+    if process.objective == "count":
+        return noised
+    # Trained with masks drawn one by one: a network that is told the time expects the one with this share of masks.
+    return replace(noised, t_BL=_time(process.schedule, level_B1).expand(clean_BL.shape))
+
+
+def _time(schedule: Schedule, noise: Tensor) -> Tensor:
+    """The t at which a token is noised with this probability, by bisection (alpha falls in t)."""
+    low, high = torch.zeros_like(noise), torch.ones_like(noise)
+    for _ in range(50):
+        middle = (low + high) / 2
+        early = 1 - schedule.alpha(middle) < noise
+        low, high = torch.where(early, middle, low), torch.where(early, high, middle)
+    return high
+
+
+def _stderr(nats_RS: Tensor, tokens_R: Tensor) -> float:
+    """Standard error of sum(nats) / sum(tokens), rows being independent; even levels make it an upper estimate.
+
+    Source: Cochran 1977, "Sampling techniques", section 6.4 (the ratio estimator).
+    """
+    count, samples = nats_RS.shape
+    if count > 1:
+        nats_R = nats_RS.mean(dim=1)
+        residual_R = nats_R - nats_R.sum() / tokens_R.sum() * tokens_R
+        return math.sqrt(count / (count - 1) * float(residual_R.square().sum())) / float(tokens_R.sum())
+    return float(nats_RS.std() / tokens_R.sum()) / math.sqrt(samples) if samples > 1 else 0.0
