@@ -1,0 +1,126 @@
+"""What `generate` and `infill` share: their flags, and the run that writes texts, shows them and prints them."""
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sfumato.cli.chosen import DEVICES, DTYPES
+from sfumato.config import ConfigError, option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sfumato.sample.language_model import Generation, LanguageModel
+
+SETTINGS = ("sampler", "steps", "temperature", "top_k", "top_p", "threshold", "block")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingOptions:
+    """The flags of a command that writes texts. A setting that is None is the model's own default."""
+
+    model: str = option("", "folder of a model bundle, or the name of one that comes along (default: tiny)")
+    max_tokens: int = option(64, "length of the open end, in tokens", at_least=1)
+    sampler: str | None = option(None, "which positions to write first: margin, confidence, ancestral, ...")
+    steps: int | None = option(None, "forward passes at most (default: one for every two tokens)")
+    temperature: float | None = option(None, "0 = always the most probable token; 1 = as the model says")
+    top_k: int | None = option(None, "draw from the k most probable tokens; 0 = all")
+    top_p: float | None = option(None, "draw from the smallest set of tokens of this probability")
+    threshold: float | None = option(None, "threshold sampler: write every token that is at least so probable")
+    block: int | None = option(None, "tokens a block; blocks are written from left to right; 0 = all in one")
+    seed: int = option(0, "all randomness follows from it", at_least=0)
+    n: int = option(1, "how many texts to write, with the seeds SEED, SEED + 1, ...", at_least=1)
+    device: str = option("auto", "where to compute", DEVICES)
+    dtype: str = option("auto", "arithmetic; auto takes bfloat16 only where it is faster", DTYPES)
+    json: bool = option(False, "write JSON, one line a text, and nothing else, to standard output")
+    show: bool = option(True, "in a terminal, show how the text appears")
+    delay: float = option(0.05, "seconds to wait after each step that is shown", at_least=0, at_most=60)
+
+
+def write(options: WritingOptions, text: str, method: "Callable[[LanguageModel], Callable]", out: TextIO) -> None:
+    """Write `options.n` texts, one after the other, so that a seed gives the same text alone and among others.
+
+    Args:
+        options: the flags.
+        text: the prompt or template; "-" stands for standard input.
+        method: what writes: picks `generate` or `infill` of a model.
+        out: where the texts go: in a terminal as a view that moves, else as plain text or JSON.
+
+    Raises:
+        ValueError: a flag, a text or a model that cannot be used.
+    """
+    text = _standard_input() if text == "-" else text
+    console = _terminal(options, out)
+    with console.status("loading the model") if console else nullcontext():
+        from sfumato.sample.language_model import LanguageModel
+
+        model = LanguageModel.load(options.model or None, options.device, options.dtype)
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    for seed in range(options.seed, options.seed + options.n):
+        run = partial(method(model), text, max_tokens=options.max_tokens, seed=seed, **settings)
+        if options.json:
+            print(json.dumps(_record(run(), model, options), allow_nan=False), file=out, flush=True)
+            continue
+        if seed > options.seed:
+            print(file=out)
+        if console:
+            title = f"seed {seed}" if options.n > 1 else ""
+            _show(run, console, model, title, options.delay)
+        else:
+            print(_printable(run().text, out), file=out, flush=True)
+
+
+def _show(run: Callable, console: "Console", model: "LanguageModel", title: str, delay: float) -> None:
+    """Write one text before the reader's eyes."""
+    from sfumato.show.terminal import TerminalView
+
+    end_id = model.bundle.config.tokens.end
+    with TerminalView(console, model.tokenizer.token_bytes, end_id, title=title, delay=delay) as view:
+        run(on_start=lambda start: view.start(start.tokens, start.editable), on_event=view)
+
+
+def _terminal(options: WritingOptions, out: TextIO) -> "Console | None":
+    """The terminal to show the writing on, if that is wanted and `out` is one that can."""
+    if options.json or not options.show or not out.isatty():
+        return None
+    from rich.console import Console
+
+    console = Console(file=out, highlight=False)
+    return console if console.is_interactive and not console.options.ascii_only else None
+
+
+def _standard_input() -> str:
+    """Standard input as UTF-8, without the line end that every shell adds."""
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"standard input: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    return text.replace("\r\n", "\n").removesuffix("\n")
+
+
+def _printable(text: str, out: TextIO) -> str:
+    """The text; for a terminal without what would steer it."""
+    if not out.isatty():
+        return text
+    from sfumato.show.pieces import harmless
+
+    return harmless(text)
+
+
+def _record(generation: "Generation", model: "LanguageModel", options: WritingOptions) -> dict[str, Any]:
+    """What `--json` tells about one text."""
+    where = {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
+    return {
+        "model": str(model.path),
+        "text": generation.text,
+        "completion": generation.completion,
+        "finish_reason": generation.finish_reason,
+        "seed": generation.seed,
+        "stats": asdict(generation.stats),
+        "settings": {"max_tokens": options.max_tokens, **asdict(generation.settings)},
+        **where,
+    }

@@ -1,0 +1,1 @@
+"""Views of a trace: watch a text appear out of noise."""
