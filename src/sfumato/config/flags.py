@@ -26,6 +26,8 @@ def parse(cls: type[T], words: Sequence[str], prog: str, description: str) -> T:
         raise ConfigError(f"unexpected argument {quoted(extra[0])}; see {prog} --help")
     values: dict[str, Any] = {}
     for name, value in vars(given).items():
+        if name in flags and isinstance(value, list):
+            value = ",".join(value)
         if name in places:
             values[name] = check(places[name].kind, value, places[name].field.metadata, "", name.upper())
         elif flags[name].of_recipe:
@@ -89,6 +91,9 @@ def _parser(flags: Mapping[str, _Flag], places: Mapping[str, _Flag], prog: str, 
         if kind is bool:
             group.add_argument(f"--{word}", dest=name, action="store_const", const="true", help=_help(known))
             group.add_argument(f"--no-{word}", dest=name, action="store_const", const="false", help=argparse.SUPPRESS)
+        elif typing.get_origin(kind) is tuple:  # given twice, both count
+            add = {"dest": name, "metavar": "LIST", "help": _help(known), "action": "append"}
+            group.add_argument(f"--{word}", **add)
         else:
             group.add_argument(f"--{word}", dest=name, metavar=_metavar(kind, known), help=_help(known))
     return parser

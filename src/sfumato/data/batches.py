@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.data.cache import Corpus
+from sfumato.data.cache import Corpus, tokenised
 from sfumato.data.packing import pack
-from sfumato.data.sources import DataError
+from sfumato.data.sources import DataError, Document
 from sfumato.text.tokenizer import Tokenizer
 
 PAGE = 512  # rows packed together
@@ -155,20 +155,19 @@ def held_out_rows(
     return _whole(documents, context, tokenizer), size
 
 
-def rows_of(texts: Iterable[str], tokenizer: Tokenizer, context: int) -> tuple[Batch, int]:
-    """Pack texts for evaluation, whole where they fit into a row.
+def rows_of(texts: Iterable[Document], tokenizer: Tokenizer, context: int) -> tuple[Batch, int]:
+    """Pack texts for evaluation, tokenised as in training, whole where they fit into a row.
 
     Args:
-        texts: one document each.
+        texts: one document each, or a chat.
         tokenizer: turns them into tokens; an end token is added to each.
         context: places in a row; a longer document is cut, and each piece begins with the start token.
 
     Returns:
         The rows, and the UTF-8 bytes of the texts.
     """
-    texts = list(texts)
-    documents = [np.array([*ids, tokenizer.end_id]) for ids in tokenizer.encode_batch(texts)]
-    return _whole(documents, context, tokenizer), sum(len(text.encode()) for text in texts)
+    found = [(np.array(ids), size) for ids, size, _ in tokenised(texts, tokenizer)]
+    return _whole([ids for ids, _ in found], context, tokenizer), sum(size for _, size in found)
 
 
 def _whole(documents: list[np.ndarray], context: int, tokenizer: Tokenizer) -> Batch:

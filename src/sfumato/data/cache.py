@@ -215,6 +215,12 @@ def _chunks(units: Iterator[list[_Part]]) -> Iterator[list[list[_Part]]]:
         yield chunk
 
 
+def tokenised(found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[list[int], int, int]]:
+    """Tokens, UTF-8 bytes and hash of each document, as a corpus holds them."""
+    for chunk in _chunks(_units(found, tokenizer)):
+        yield from _encoded(chunk, tokenizer)
+
+
 def _encoded(units: list[list[_Part]], tokenizer: Tokenizer) -> Iterator[tuple[list[int], int, int]]:
     """Tokens, UTF-8 bytes and hash of each document."""
     encoded = iter(tokenizer.encode_batch([part.text for unit in units for part in unit]))

@@ -1,0 +1,105 @@
+"""The model card: the README.md of a bundle."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sfumato.config import Recipe
+
+if TYPE_CHECKING:
+    from sfumato.data.cache import Corpus
+    from sfumato.evaluate import Likelihood
+    from sfumato.model.bundle import Bundle
+
+_CARD = """# {name}
+
+{what} of {parameters} parameters, trained from scratch with Sfumato on the text below and on nothing else.
+
+    sfumato generate "Once upon a time" --model PATH/TO/THIS/FOLDER
+
+| | |
+|---|---|
+{facts}
+
+## Training text
+
+{data}
+
+## Quality
+
+{quality}
+
+## Samples
+
+With the default settings and seeds 0, 1, 2; neither chosen nor edited.
+
+{samples}
+
+## Use and limits
+
+For research, teaching and experiments. The model continues and fills in text of the kind that it was trained on; it
+knows nothing else, states things that are not true, and repeats whatever bias its training text holds. It has not been
+tuned to be safe or to follow instructions. Do not use it where a wrong text does harm.
+
+## Licence
+
+The licence of these weights has not been stated by whoever trained them. It cannot be wider than the terms of the
+training text allow.
+"""
+
+
+def model_card(
+    bundle: "Bundle", corpora: "list[Corpus]", recipe: Recipe, held_out: "Likelihood | None", samples: list[str]
+) -> str:
+    """Describe a freshly trained model.
+
+    Args:
+        bundle: the model.
+        corpora: its data; sources are called by their file names alone, since folders are nobody's business.
+        recipe: how it was trained.
+        held_out: its likelihood on the text that was held out, if some was.
+        samples: texts that it wrote.
+
+    Returns:
+        Markdown.
+    """
+    config, model, train = bundle.config, bundle.config.model, recipe.train
+    masked = config.process.kind == "masked"
+    objective = f", {config.process.schedule} schedule, objective {config.process.objective}" if masked else ""
+    facts = {
+        "Architecture": f"transformer, {model.layers} layers of width {model.width}, {model.heads} heads",
+        "Context": f"{model.context} tokens",
+        "Vocabulary": f"{model.vocab_size} tokens, byte-level BPE",
+        "Process": f"{config.process.kind}{objective}, {config.layout} layout",
+        "Training": f"{config.made['steps']} steps, {config.made['tokens']:,} tokens, {train.optimizer}, "
+        f"{train.device} {train.dtype}, seed {recipe.seed}",
+    }
+    return _CARD.format(
+        name=recipe.name or "A Sfumato model",
+        what="A masked diffusion language model" if masked else "An autoregressive language model",
+        parameters=f"{bundle.denoiser.num_parameters():,}",
+        facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
+        data="\n".join(map(_source, corpora)),
+        quality=_quality(held_out),
+        samples="\n\n".join("\n".join(f"> {line}".rstrip() for line in text.splitlines()) for text in samples),
+    )
+
+
+def _source(corpus: "Corpus") -> str:
+    name = corpus.path if corpus.path.startswith("hf:") else Path(corpus.path).name
+    skipped = f", {corpus.report.skipped} broken lines left out" if corpus.report.skipped else ""
+    return (
+        f"- {name}: {len(corpus.train):,} documents to train on, {len(corpus.held_out):,} held out, "
+        f"{len(corpus.tokens):,} tokens in all{skipped}"
+    )
+
+
+def _quality(held_out: "Likelihood | None") -> str:
+    if held_out is None:
+        return "Not measured: no text was held out."
+    sign, kind = ("at most ", "upper bound") if held_out.kind == "bound" else ("", "exact value")
+    return (
+        f"On held-out text: {sign}**{held_out.bits_per_byte:.3f} bits/byte**, {sign}{held_out.nats_per_token:.3f} "
+        f"nats/token (standard error {held_out.stderr:.3f}).\n\n{held_out.tokens:,} tokens, {held_out.bytes:,} bytes; "
+        f"{kind}: {held_out.estimator}, {held_out.samples} sample(s) a row, seed {held_out.seed}. "
+        "Measured before the weights were rounded to bfloat16."
+    )
