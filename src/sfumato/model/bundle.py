@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sfumato.config import ModelConfig, ProcessConfig, from_mapping
+from sfumato.model.layout import layout_named
 from sfumato.model.transformer import Transformer
 
 FORMAT = "sfumato-bundle-1"
@@ -77,6 +78,9 @@ class Bundle:
         Args:
             folder: where; an existing bundle there is replaced.
             dtype: precision of the stored weights, None to keep the network's.
+
+        Raises:
+            OSError: the disk is full or not writable; an existing bundle there is intact.
         """
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +101,8 @@ class Bundle:
                 shutil.rmtree(old)
             else:
                 os.replace(scratch, folder)
+        except (SafetensorError, OSError) as error:  # neither says which file
+            raise OSError(f"{folder}: cannot write the bundle ({error}); what was there before is intact") from None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -165,7 +171,17 @@ def _read_config(folder: Path) -> BundleConfig:
         raise BundleError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise BundleError(f'{path}: not a Sfumato bundle: expected "format": "{FORMAT}"')
-    return from_mapping(BundleConfig, content, where=str(path))
+    config = from_mapping(BundleConfig, content, where=str(path))
+    for name, token in dataclasses.asdict(config.tokens).items():
+        if not 0 <= token < config.model.vocab_size:
+            raise BundleError(
+                f"{path}: tokens.{name} is {token}, expected an id below model.vocab_size = {config.model.vocab_size}"
+            )
+    try:
+        layout_named(config.layout)
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from None
+    return config
 
 
 def _fill(denoiser: Transformer, folder: Path) -> None:
@@ -177,9 +193,12 @@ def _fill(denoiser: Transformer, folder: Path) -> None:
     state: dict[str, Tensor] = {}
     for file in files:
         try:
-            state |= load_file(file)
-        except SafetensorError as error:
+            shard = load_file(file)
+        except (SafetensorError, OSError) as error:
             raise BundleError(f"{file}: truncated or damaged weights ({error}); copy the file again") from None
+        if twice := sorted(state.keys() & shard.keys()):
+            raise BundleError(f"{file}: tensor {twice[0]!r} is in another file too; remove the one that is too many")
+        state |= shard
     for name in sorted(expected.keys() | state.keys()):
         if name not in state:
             raise BundleError(f"{folder}: tensor {name!r} is missing from {len(files)} file(s); a shard may be missing")

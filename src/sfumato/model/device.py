@@ -27,6 +27,11 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def bookkeeping_device(device: torch.device) -> torch.device:
+    """Where noise, canvas and draws live: with the network, or on the CPU where its device has no float64 (mps)."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """The precision for `auto|float32|bfloat16`; auto takes bfloat16 only where a matrix product is faster in it.
 

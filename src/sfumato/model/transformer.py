@@ -24,8 +24,16 @@ EPS = 1e-6
 class Denoiser(Protocol):
     """A network in two halves."""
 
-    def encode(self, inputs_BQ: Tensor, *, where: Where, layout: Layout, t_BQ: Tensor | None = None) -> Tensor:
-        """hidden_BQD of the tokens."""
+    def encode(
+        self,
+        inputs_BQ: Tensor,
+        *,
+        where: Where,
+        layout: Layout,
+        t_BQ: Tensor | None = None,
+        read_N: Tensor | None = None,
+    ) -> Tensor:
+        """hidden_BQD of the tokens, or hidden_ND at the flat positions read_N."""
         ...
 
     def readout(self, hidden_ND: Tensor) -> Tensor:
@@ -34,20 +42,21 @@ class Denoiser(Protocol):
 
 
 class _Normalise(torch.autograd.Function):
-    """x / rms(x) over the last axis in float32. The eager backward of `F.rms_norm` is 4-6x slower on the CPU."""
+    """x / rms(x) over the last axis, in float32 or better; the eager backward of `F.rms_norm` is 4-6x slower on CPU."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:  # noqa: ANN001
-        x32 = x.float()
-        scale = torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
-        y = (x32 * scale).to(x.dtype)
+        wide = x if x.dtype == torch.float64 else x.float()
+        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
+        y = (wide * scale).to(x.dtype)
         ctx.save_for_backward(y, scale)
         return y
 
     @staticmethod
     def backward(ctx, *grads: Tensor) -> Tensor:  # noqa: ANN001
-        (y, scale), grad = ctx.saved_tensors, grads[0].float()
-        along = torch.linalg.vecdot(grad, y.float()).unsqueeze(-1).div_(y.shape[-1])
+        y, scale = ctx.saved_tensors
+        grad = grads[0].to(scale.dtype)
+        along = torch.linalg.vecdot(grad, y.to(scale.dtype)).unsqueeze(-1).div_(y.shape[-1])
         return torch.addcmul(grad, y, along, value=-1).mul_(scale).to(y.dtype)
 
 
@@ -55,7 +64,8 @@ def rms_norm(x: Tensor, weight_D: Tensor) -> Tensor:
     """Root-mean-square normalisation with a learned gain (Zhang and Sennrich 2019)."""
     if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _Normalise.apply(x) * weight_D
-    return F.rms_norm(x, (x.shape[-1],), weight_D, EPS)
+    # Under autocast x can be bfloat16 and the gain float32; mixed, torch warns and takes a slow path.
+    return F.rms_norm(x, (x.shape[-1],), weight_D.to(x.dtype), EPS)
 
 
 def rotary_tables(position_BQ: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -88,7 +98,7 @@ class Attention(nn.Module):
         self.key_norm = nn.Parameter(torch.ones(self.head_width))
 
     def forward(self, x_BQD: Tensor, rotary: tuple[Tensor, Tensor], mask_B1QK: Tensor | None) -> Tensor:
-        """Attend; mask true = visible, None = all."""
+        """What each position gathers, before the output matrix; mask true = visible, None = all."""
         rows, length, _ = x_BQD.shape
         q = self.query(x_BQD).view(rows, length, self.heads, self.head_width).transpose(1, 2)
         k = self.key(x_BQD).view(rows, length, self.kv_heads, self.head_width).transpose(1, 2)
@@ -96,7 +106,7 @@ class Attention(nn.Module):
         q = rotate(rms_norm(q, self.query_norm), *rotary)
         k = rotate(rms_norm(k, self.key_norm), *rotary)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_B1QK, enable_gqa=self.kv_heads != self.heads)
-        return self.out(out.transpose(1, 2).reshape(rows, length, -1))
+        return out.transpose(1, 2).reshape(rows, length, -1)
 
 
 class Block(nn.Module):
@@ -112,11 +122,22 @@ class Block(nn.Module):
         self.up = nn.Linear(config.width, config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, config.width, bias=False)
 
-    def forward(self, x_BQD: Tensor, rotary: tuple[Tensor, Tensor], mask_B1QK: Tensor | None) -> Tensor:
-        """One layer."""
-        x_BQD = x_BQD + self.attention(rms_norm(x_BQD, self.attention_norm), rotary, mask_B1QK)
-        y_BQD = rms_norm(x_BQD, self.mlp_norm)
-        return x_BQD + self.down(F.silu(self.gate(y_BQD)) * self.up(y_BQD))
+    def forward(
+        self,
+        x_BQD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask_B1QK: Tensor | None,
+        read_N: Tensor | None = None,
+    ) -> Tensor:
+        """One layer; with read_N only those flat positions go on after the attention, as (N, D)."""
+        gathered = self.attention(rms_norm(x_BQD, self.attention_norm), rotary, mask_B1QK)
+        x = x_BQD
+        if read_N is not None:
+            gathered = gathered.flatten(0, 1).index_select(0, read_N)
+            x = x_BQD.flatten(0, 1).index_select(0, read_N)
+        x = x + self.attention.out(gathered)
+        y = rms_norm(x, self.mlp_norm)
+        return x + self.down(F.silu(self.gate(y)) * self.up(y))
 
 
 class Transformer(nn.Module):
@@ -167,9 +188,17 @@ class Transformer(nn.Module):
         frequency = torch.exp(torch.linspace(0.0, 6.9, half, device=t_BQ.device))  # 1 to 1000 rad per unit of t
         angle = t_BQ[..., None].float() * frequency
         code = torch.cat((angle.cos(), angle.sin()), dim=-1)
-        return self.time(F.pad(code, (0, self.config.width - 2 * half)))
+        return self.time(F.pad(code, (0, self.config.width - 2 * half)).to(self.embedding.weight.dtype))
 
-    def encode(self, inputs_BQ: Tensor, *, where: Where, layout: Layout, t_BQ: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        inputs_BQ: Tensor,
+        *,
+        where: Where,
+        layout: Layout,
+        t_BQ: Tensor | None = None,
+        read_N: Tensor | None = None,
+    ) -> Tensor:
         """Run the trunk.
 
         Args:
@@ -177,9 +206,11 @@ class Transformer(nn.Module):
             where: who each position is; documents do not see one another.
             layout: what is visible.
             t_BQ: noise levels, read only by a time-conditioned network.
+            read_N: flat positions (int64 into B*Q) whose hidden state is wanted. After the last attention nobody sees
+                the others, so the last layer leaves them out; None = all.
 
         Returns:
-            hidden_BQD, normalised, ready for `readout` at any subset of positions.
+            hidden_ND, or hidden_BQD without read_N: normalised, ready for `readout`.
         """
         # Scaled to unit size: the same table reads in and out, and as a readout it must be small.
         x_BQD = self.embedding(inputs_BQ) * self.config.width**0.5
@@ -189,11 +220,12 @@ class Transformer(nn.Module):
         rotary = rotary_tables(where.position_BQ, self.config.width // self.config.heads, self.config.rope_theta)
         visible_BQK = layout.visible(where, where)
         mask_B1QK = None if visible_BQK is None else visible_BQK[:, None]
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
+            reads = read_N if i + 1 == len(self.blocks) else None
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x_BQD = checkpoint(block, x_BQD, rotary, mask_B1QK, use_reentrant=False)
+                x_BQD = checkpoint(block, x_BQD, rotary, mask_B1QK, reads, use_reentrant=False)
             else:
-                x_BQD = block(x_BQD, rotary, mask_B1QK)
+                x_BQD = block(x_BQD, rotary, mask_B1QK, reads)
         return rms_norm(x_BQD, self.final_norm)
 
     def readout(self, hidden_ND: Tensor) -> Tensor:

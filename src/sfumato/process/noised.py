@@ -36,6 +36,16 @@ class Noised:
         """float32 (N,), zero at padding."""
         return self.scored(self.weight_BL) * (self.index_N >= 0)
 
+    def to(self, device: torch.device) -> "Noised":
+        """The batch on the network's device; t becomes float32, which is how the network reads it."""
+        return Noised(
+            self.inputs_BL.to(device),
+            self.clean_BL.to(device),
+            self.t_BL.float().to(device),
+            self.weight_BL.to(device),
+            self.index_N.to(device),
+        )
+
     @property
     def target_N(self) -> Tensor:
         """int64 (N,), the clean tokens; -100 at padding, which a cross-entropy leaves out."""

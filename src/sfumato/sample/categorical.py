@@ -22,15 +22,16 @@ def categorical(logits_NV: Tensor, u_N: Tensor) -> Tensor:
 
     Args:
         logits_NV: any float type; -inf has probability 0.
-        u_N: float64 in (0, 1).
+        u_N: float64 in (0, 1); or (N, M) for M draws from each distribution.
 
     Returns:
-        int64 tokens_N, each of positive probability.
+        int64 tokens of u's shape, each of positive probability.
     """
-    weight_NV = torch.exp((logits_NV - logits_NV.amax(dim=-1, keepdim=True)).double())
+    weight_NV = torch.exp(logits_NV.double() - logits_NV.amax(dim=-1, keepdim=True))
     cumulative_NV = weight_NV.cumsum(dim=-1)
-    target_N1 = u_N[:, None] * cumulative_NV[:, -1:]
-    return torch.searchsorted(cumulative_NV, target_N1, right=True).squeeze(-1).clamp(max=logits_NV.shape[-1] - 1)
+    target_NM = (u_N[:, None] if u_N.ndim == 1 else u_N) * cumulative_NV[:, -1:]
+    drawn_NM = torch.searchsorted(cumulative_NV, target_NM, right=True)
+    return drawn_NM.view(u_N.shape).clamp(max=logits_NV.shape[-1] - 1)
 
 
 def keep_top(logits_NV: Tensor, top_k_N: Tensor, top_p_N: Tensor) -> Tensor:
@@ -75,7 +76,8 @@ class Draw:
             return logits_NV.argmax(dim=-1)
         row_N = index_N // canvas.tokens_BL.shape[1]
         temperature_N = self.temperature_B[row_N]
-        scaled_NV = logits_NV / temperature_N.clamp(min=1e-6)[:, None].to(logits_NV.dtype)
+        wide = torch.promote_types(logits_NV.dtype, torch.float32)  # bfloat16 would round the quotient to 3 digits
+        scaled_NV = logits_NV.to(wide) / temperature_N.clamp(min=1e-6)[:, None].to(wide)
         if self.filtered:
             scaled_NV = keep_top(scaled_NV, self.top_k_B[row_N], self.top_p_B[row_N])
         place_N = canvas.position_BL.flatten()[index_N]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sfumato import rng
 from sfumato.canvas import Canvas, Where, Window
+from sfumato.model.device import bookkeeping_device
 from sfumato.model.layout import Causal, Layout
 from sfumato.model.transformer import Denoiser
 from sfumato.process import Process
@@ -53,7 +54,8 @@ class Decoder:
             device: where the denoiser is.
         """
         self.denoiser, self.process, self.layout = denoiser, process, layout
-        self.end_id, self.device = end_id, torch.device(device)
+        self.end_id, self.network = end_id, torch.device(device)
+        self.device = bookkeeping_device(self.network)
         self.counters = Counters()
         self._requests: dict[int, Request] = {}
         self._waiting: list[Request] = []
@@ -65,10 +67,14 @@ class Decoder:
         """Queue a row; it takes part from the next step on.
 
         Raises:
-            ValueError: its sampler makes no sense for the process.
+            ValueError: its sampler makes no sense for the process, or nothing stands before the first token to predict.
         """
         if self.process.name not in request.sampler.processes:
             raise ValueError(f"sampler: {request.sampler.name!r} is not for the {self.process.name} process")
+        if self.process.shift and request.editable[0]:
+            raise ValueError(
+                "the first token of a row cannot be written: nothing before it predicts it; fix a start token"
+            )
         request = replace(request, id=self._next_id)
         self._next_id += 1
         self._waiting.append(request)
@@ -106,8 +112,9 @@ class Decoder:
                 logits_MV = logits_NV if mine_N is None else logits_NV[mine_N]
                 after = sampler.step(logits_MV, index_M, after, part, process=self.process, draw=draw, seeds_B=seeds_B)
             after.memory["nfe_B"] = after.memory["nfe_B"] + read_BL.any(dim=1)
+        wrote_BL = canvas.open_BL & ~after.open_BL  # and not what an end of text closes besides
         after = self._advance(after, window)
-        events = self._report(canvas, after, index_N, logits_NV)
+        events = self._report(wrote_BL, after, index_N, logits_NV)
         self._canvas = after
         self._keep([i for i, event in enumerate(events) if not event.done])
         return [event for event, request in zip(events, self._last, strict=True) if request.trace or event.done]
@@ -155,14 +162,17 @@ class Decoder:
             run = int((index_N % length).max()) + 1 - shift
         ragged = any(len(request.tokens) < length for request in self._rows)
         document_BL = torch.where(position_BL < 0, -1, 0)[:, :run] if ragged else None
-        hidden_BQD = self.denoiser.encode(
-            tokens_BL[:, :run],
-            where=Where(position_BL[:, :run], document_BL),
+        read_N = (index_N // length) * run + index_N % length - shift
+        hidden_ND = self.denoiser.encode(
+            tokens_BL[:, :run].to(self.network),
+            where=Where(
+                position_BL[:, :run].to(self.network), None if document_BL is None else document_BL.to(self.network)
+            ),
             layout=self.layout,
-            t_BQ=canvas.t_B[:, None].expand(rows, run),
+            t_BQ=canvas.t_B.float()[:, None].expand(rows, run).to(self.network),
+            read_N=read_N.to(self.network),
         )
-        flat_N = (index_N // length) * run + index_N % length - shift
-        logits_NV = self.denoiser.readout(hidden_BQD.flatten(0, 1)[flat_N])
+        logits_NV = self.denoiser.readout(hidden_ND).to(self.device)
         self.counters.forwards += 1
         self.counters.positions += rows * run
         self.counters.logits += len(index_N)
@@ -193,12 +203,12 @@ class Decoder:
         tokens_BL = torch.where(rest_BL, self.end_id, canvas.tokens_BL)
         return replace(canvas, tokens_BL=tokens_BL, open_BL=canvas.open_BL & ~rest_BL, t_B=window.s_B, memory=memory)
 
-    def _report(self, before: Canvas, after: Canvas, index_N: Tensor, logits_NV: Tensor | None) -> list[Event]:
+    def _report(self, wrote_BL: Tensor, after: Canvas, index_N: Tensor, logits_NV: Tensor | None) -> list[Event]:
         """One event a row; commits only where a trace was asked for, tokens only where the row is done."""
         counts_B = torch.stack((after.open_BL.any(dim=1), after.memory["step_B"], after.memory["nfe_B"])).tolist()
         commits: dict[int, list[Commit]] = {}
         if logits_NV is not None and any(request.trace for request in self._rows):
-            commits = _commits(before, after, index_N, logits_NV)
+            commits = _commits(wrote_BL, after, index_N, logits_NV)
         events = []
         for i, (request, still_open, step, nfe) in enumerate(zip(self._rows, *counts_B, strict=True)):
             tokens = None if still_open else tuple(after.tokens_BL[i, : len(request.tokens)].tolist())
@@ -226,9 +236,9 @@ def _mine(part: Window, index_N: Tensor, samplers: int) -> tuple[Tensor | None, 
     return mine_N, index_N[mine_N]
 
 
-def _commits(before: Canvas, after: Canvas, index_N: Tensor, logits_NV: Tensor) -> dict[int, list[Commit]]:
+def _commits(wrote_BL: Tensor, after: Canvas, index_N: Tensor, logits_NV: Tensor) -> dict[int, list[Commit]]:
     """What was written in this step, by row, with what the network thought of it."""
-    written_N = (before.open_BL & ~after.open_BL).flatten()[index_N]
+    written_N = wrote_BL.flatten()[index_N]
     index_C, logits_CV = index_N[written_N], logits_NV[written_N].float()
     token_C = after.tokens_BL.flatten()[index_C]
     p_CV = logits_CV.softmax(dim=-1)
@@ -244,7 +254,7 @@ def _commits(before: Canvas, after: Canvas, index_N: Tensor, logits_NV: Tensor) 
     )
     commits: dict[int, list[Commit]] = {}
     for index, token, probability, nats, others, chances in columns:
-        row, position = divmod(index, before.tokens_BL.shape[1])
+        row, position = divmod(index, wrote_BL.shape[1])
         others = [(other, p) for other, p in zip(others, chances, strict=True) if other != token][:RUNNERS_UP]
         commits.setdefault(row, []).append(Commit(position, token, probability, nats, tuple(others)))
     return commits

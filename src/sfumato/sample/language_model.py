@@ -42,7 +42,7 @@ class Generation:
     text: str
     """All of it, prompt included, cut at the end of the text."""
     completion: str
-    """What follows the prompt (infilling: the whole text again)."""
+    """What follows the prompt (infilling: everything from the first hole on)."""
     tokens: tuple[int, ...]
     """The canvas row."""
     finish_reason: str
@@ -87,7 +87,7 @@ class LanguageModel:
             BundleError: the folder is missing, broken, or does not match itself; one line.
         """
         folder = Path(path or "tiny")
-        if not folder.exists() and (BUNDLED / folder).is_dir():
+        if not (path and folder.exists()) and (BUNDLED / folder).is_dir():
             folder = BUNDLED / folder
         if not folder.is_dir():
             known = sorted(p.name for p in BUNDLED.iterdir()) if BUNDLED.is_dir() else []
@@ -145,34 +145,37 @@ class LanguageModel:
     ) -> list[Generation]:
         settings = Settings().with_defaults(self.bundle.config.sampler, options)
         sampler = settings.build_sampler(self.process)
+        one_by_one = sampler.name == "left_to_right" or settings.block == 1
         end_id = self.bundle.config.tokens.end
         decoder = Decoder(self.denoiser, self.process, self.layout, end_id=end_id, device=self.device)
-        start = time.perf_counter()
         for i, row in enumerate(rows):
             holes = sum(row.editable)
             request = Request(
                 row.tokens,
                 row.editable,
                 sampler,
-                steps=settings.steps or (holes if sampler.name == "left_to_right" else -(-holes // 2)),
+                steps=settings.steps or (holes if one_by_one else -(-holes // 2)),
                 temperature=settings.temperature,
                 top_k=settings.top_k,
                 top_p=settings.top_p,
                 block=settings.block,
-                seed=settings.seed + i,
+                seed=_seed(settings, i),
                 trace=on_event is not None,
             )
             identity = decoder.add(request)
             if on_start:
                 on_start(Start(identity, tuple(row.tokens), tuple(row.editable)))
         finished: dict[int, Event] = {}
+        seconds = 0.0  # of decoding alone, not of whoever watches
         while decoder.busy:
-            for event in decoder.step():
+            start = time.perf_counter()
+            events = decoder.step()
+            seconds += time.perf_counter() - start
+            for event in events:
                 if on_event:
                     on_event(event)
                 if event.done:
                     finished[event.request] = event
-        seconds = time.perf_counter() - start
         return [
             self._generation(row, finished[i], settings, seconds, decoder.counters.positions)
             for i, row in enumerate(rows)
@@ -192,7 +195,7 @@ class LanguageModel:
             completion=completion,
             tokens=tokens,
             finish_reason="stop" if ended else "length",
-            seed=settings.seed + event.request,
+            seed=_seed(settings, event.request),
             settings=settings,
             stats=Stats(
                 nfe=event.nfe,
@@ -203,3 +206,8 @@ class LanguageModel:
                 positions_evaluated=positions,
             ),
         )
+
+
+def _seed(settings: Settings, place: int) -> int:
+    """The seed of the text with this place in the list; after the largest comes 0."""
+    return (settings.seed + place) % 2**63

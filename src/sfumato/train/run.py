@@ -7,19 +7,29 @@ RUN/config.toml     the recipe, as resolved at the first start
 import dataclasses
 import json
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sfumato.config import Recipe, load_recipe, to_toml
-from sfumato.data.sources import texts
+from sfumato.data.sources import DataError, texts
 from sfumato.model.device import resolve_device, resolve_dtype
 from sfumato.text.tokenizer import Tokenizer
 
 # Settings that change nothing about the result, so a continued run may change them.
 FREE = frozenset(
-    {"checkpoint_every", "keep", "evaluate_every", "sample_every", "sample_prompt", "threads", "checkpointing"}
+    {
+        "checkpoint_every",
+        "keep",
+        "evaluate_every",
+        "sample_every",
+        "sample_prompt",
+        "threads",
+        "checkpointing",
+        "data.cache",
+    }
 )
 
 
@@ -39,13 +49,17 @@ def open_run(recipe: Recipe, out: Path) -> Recipe:
     if config.exists():
         made = load_recipe(config)
         wanted = _resolved(recipe, made.train.device, made.train.dtype)
-        for name, old, new in _differences(made, wanted):
-            if name.removeprefix("train.") not in FREE:
-                raise RunError(
-                    f"{config}: this run was started with {name} = {old!r}, now it is {new!r}; "
-                    "use the same settings to continue it, or another --out to start a new run"
-                )
-        return wanted
+        changed = [found for found in _differences(made, wanted) if found[0].removeprefix("train.") not in FREE]
+        if not changed:
+            return wanted
+        if any((out / "checkpoints").glob("step-*")):
+            name, old, new = changed[0]
+            raise RunError(
+                f"{config}: this run was started with {name} = {old!r}, now it is {new!r}; "
+                "use the same settings to continue it, or another --out to start a new run"
+            )
+        # Nothing was trained: a first attempt that failed, at its data for example, binds nobody.
+        (out / "tokenizer.json").unlink(missing_ok=True)
     device = resolve_device(recipe.train.device)
     dtype = resolve_dtype(recipe.train.dtype, device)
     recipe = _resolved(recipe, device.type, str(dtype).removeprefix("torch."))
@@ -80,7 +94,12 @@ def open_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
     if recipe.tokenizer.path:
         tokenizer = Tokenizer.load(recipe.tokenizer.path)
     else:
-        tokenizer = Tokenizer.train(texts(recipe.data), recipe.tokenizer.vocab_size)
+        found = texts(recipe.data)
+        first = next(found, None)
+        if first is None:  # else the run would keep a tokenizer that has learned nothing
+            paths = ", ".join(source.path for source in recipe.data.sources) or "data.sources"
+            raise DataError(f"{paths}: no text in it; give --data.sources PATH (a file, a folder or hf:NAME) with some")
+        tokenizer = Tokenizer.train(chain([first], found), recipe.tokenizer.vocab_size)
     tokenizer.save(kept)
     return tokenizer
 
@@ -100,6 +119,7 @@ class Metrics:
 
     def __init__(self, path: Path, step: int):
         """Keep the lines up to `step` and open for appending."""
+        self._path = path
         kept = []
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -113,9 +133,12 @@ class Metrics:
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, **record: Any) -> None:
-        """Append one record and flush it."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        """Append one record and flush it; OSError where the disk is full or not writable."""
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(f"{self._path}: cannot write ({error}); checkpoints are intact") from None
 
     def close(self) -> None:
         """Close the file."""

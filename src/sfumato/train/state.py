@@ -56,10 +56,6 @@ class State:
                         optimiser.state[parameter][key.removeprefix(prefix)] = value.to(parameter.device)
 
 
-def _parameters_of(denoiser: Transformer) -> list[Tensor]:
-    return list(denoiser.parameters())
-
-
 def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 

@@ -17,6 +17,7 @@ from sfumato.canvas import Where
 from sfumato.config import Recipe
 from sfumato.data.batches import Batch
 from sfumato.model.bundle import BundleConfig
+from sfumato.model.device import bookkeeping_device
 from sfumato.model.layout import Layout, layout_named
 from sfumato.process import Process, build_process
 from sfumato.train.optimiser import schedule_factor
@@ -45,11 +46,13 @@ class Step:
         """Make one step and return its record for metrics.jsonl."""
         state, config = self.state, self.recipe.train
         start = time.perf_counter()
-        batches = [state.stream.rows(config.batch) for _ in range(config.accumulate)]
-        scale = 1.0 / max(1, sum(int(batch.editable_BL.sum()) for batch in batches))
+        rows = config.batch * config.accumulate
+        batch = state.stream.rows(rows)
+        scale = 1.0 / max(1, int(batch.editable_BL.sum()))
         loss = torch.zeros((), device=self.device)
-        for i, batch in enumerate(batches):
-            part = self._loss(batch, i * config.batch) * scale
+        for i in range(config.accumulate):
+            # Neighbours have similar noise levels: a run of them could be all noise and not fit the capacity.
+            part = self._loss(batch, torch.arange(i, rows, config.accumulate)) * scale
             part.backward()
             loss += part.detach()
         norm = torch.nn.utils.get_total_norm([p.grad for p in state.denoiser.parameters() if p.grad is not None])
@@ -62,7 +65,7 @@ class Step:
             optimiser.zero_grad(set_to_none=True)
         state.step += 1
         state.skipped += not good
-        tokens = config.batch * config.accumulate * self.recipe.model.context
+        tokens = rows * self.recipe.model.context
         state.tokens += tokens
         seconds = time.perf_counter() - start
         return {
@@ -75,25 +78,23 @@ class Step:
             "skipped": state.skipped,
         }
 
-    def _loss(self, batch: Batch, first_row: int) -> Tensor:
-        """Summed loss of one micro-batch, whose rows start at the global row `first_row`."""
+    def _loss(self, batch: Batch, rows_B: Tensor) -> Tensor:
+        """Summed loss of one micro-batch: these rows of the global batch."""
         train, step = self.recipe.train, self.state.step
-        tokens_BL, position_BL, document_BL, editable_BL = (
-            value.to(self.device, non_blocking=True)
-            for value in (batch.tokens_BL, batch.position_BL, batch.document_BL, batch.editable_BL)
-        )
-        rows_B = torch.arange(first_row, first_row + train.batch, device=self.device)
+        noise_device = bookkeeping_device(self.device)
         t_B = self.process.times(self.recipe.seed, step, rows_B, train.batch * train.accumulate)
         noised = self.process.corrupt(
-            tokens_BL,
-            t_B[:, None],
-            editable_BL=editable_BL,
-            seeds_B=rng.mix(rows_B, self.recipe.seed, step, _CORRUPT),
+            batch.tokens_BL[rows_B].to(noise_device, non_blocking=True),
+            t_B[:, None].to(noise_device),
+            editable_BL=batch.editable_BL[rows_B].to(noise_device, non_blocking=True),
+            seeds_B=rng.mix(rows_B, self.recipe.seed, step, _CORRUPT).to(noise_device),
             capacity=self.capacity,
-        )
+        ).to(self.device)
+        position_BL, document_BL = batch.position_BL[rows_B], batch.document_BL[rows_B]
+        where = position_BL.to(self.device, non_blocking=True), document_BL.to(self.device, non_blocking=True)
         read_N = noised.index_N.clamp(min=0) - self.process.shift
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits_NV = self.forward(noised.inputs_BL, position_BL, document_BL, noised.t_BL, read_N.clamp(min=0))
+            logits_NV = self.forward(noised.inputs_BL, *where, noised.t_BL, read_N.clamp(min=0))
         return self.process.loss(logits_NV, noised).sum()
 
     def _forward(
@@ -101,8 +102,8 @@ class Step:
     ) -> Tensor:
         """logits_NV at the positions to read; nothing else is projected to the vocabulary."""
         where = Where(position_BL, document_BL)
-        hidden_BLD = self.state.denoiser.encode(inputs_BL, where=where, layout=self.layout, t_BQ=t_BL)
-        return self.state.denoiser.readout(hidden_BLD.flatten(0, 1)[read_N])
+        hidden_ND = self.state.denoiser.encode(inputs_BL, where=where, layout=self.layout, t_BQ=t_BL, read_N=read_N)
+        return self.state.denoiser.readout(hidden_ND)
 
     def _judge(self, loss: float, norm: float) -> bool:
         """Whether the step may be taken: finite, and no spike against the running mean of the loss."""

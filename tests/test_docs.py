@@ -1,0 +1,54 @@
+"""Every command and every Python block in the README and the docs runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sfumato.cli import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHORTER = ["--train.steps", "2", "--train.batch", "2", "--train.threads", "1"]  # the run itself is tested elsewhere
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder that looks like a checkout to a relative path, with a cache of its own."""
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=lambda page: page.name)
+def test_commands_run(page, workplace, capfd):
+    for line in "".join(blocks(page, "sh")).splitlines():
+        if line.startswith("echo "):
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            subprocess.run(["bash", "-ec", line], check=True, env={**os.environ, "PATH": path})
+            continue
+        program, *words = shlex.split(line, comments=True)
+        assert program == "sfumato", line
+        code = main([*words, *(SHORTER if words[0] == "train" else [])])
+        assert code == 0, (line, capfd.readouterr().err)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_runs(page, workplace):
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), {})  # noqa: S102
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
