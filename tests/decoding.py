@@ -34,9 +34,11 @@ def watch(decoder: Decoder, requests: Iterable[Request] = ()) -> list[Event]:
     for request in requests:
         decoder.add(request)
     events = []
-    while decoder.busy:
+    for _ in range(1000):
+        if not decoder.busy:
+            return events
         events += decoder.step()
-    return events
+    raise AssertionError("the decoder does not come to an end")
 
 
 def finish(decoder: Decoder, requests: Iterable[Request] = ()) -> list[tuple[int, ...]]:

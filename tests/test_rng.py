@@ -23,6 +23,12 @@ def test_draws_are_float64_strictly_between_0_and_1(draws: Tensor) -> None:
     assert hashed.min() > 0 and hashed.max() < 1 and hashed.unique().numel() == 25
 
 
+def test_not_even_the_largest_hash_becomes_1() -> None:
+    largest, smallest = 3558559446808474027, 7046029254386353131  # found by running the hash backwards
+    assert rng.mix(largest).item() == -1 and rng.mix(smallest).item() == 0
+    assert 0 < rng.uniform(smallest).item() < 1e-15 and 1 - 1e-15 < rng.uniform(largest).item() < 1
+
+
 def test_mean_and_variance_are_those_of_the_uniform_distribution(draws: Tensor) -> None:
     assert abs(draws.mean() - 0.5) < 4 * math.sqrt(1 / 12 / COUNT)
     assert abs(draws.var() - 1 / 12) < 4 * math.sqrt(1 / 180 / COUNT)

@@ -45,4 +45,5 @@ def uniform(*counters: Tensor | int) -> Tensor:
     Returns:
         float64 tensor of the broadcast shape, never exactly 0 or 1.
     """
-    return (((mix(*counters) >> 11) & 0x1FFFFFFFFFFFFF).double() + 0.5) * 2.0**-53
+    # The largest of the 2**53 values would round up to 1.
+    return ((((mix(*counters) >> 11) & 0x1FFFFFFFFFFFFF).double() + 0.5) * 2.0**-53).clamp(max=1 - 2.0**-53)

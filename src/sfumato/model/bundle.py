@@ -73,7 +73,7 @@ class Bundle:
     card: str = ""
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write the folder atomically: a reader sees the old bundle or the new one.
+        """Write the folder under a temporary name and rename it: no reader sees half a bundle.
 
         Args:
             folder: where; an existing bundle there is replaced.

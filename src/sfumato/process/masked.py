@@ -91,7 +91,8 @@ class Masked:
         """Six standard deviations above the mean number of masks, so that an overflow is a one-in-a-billion event."""
         mean = self.schedule.mean_noise * batch * length
         # Stratified t leaves the offset (at most half a row) and the masks' own variance, t (1 - t) = 1/6 on average.
-        return min(batch * length, math.ceil(mean + 0.5 * length + 6 * math.sqrt(batch * length / 6)))
+        spread = 0.5 * length + 6 * math.sqrt(batch * length / 6) + batch  # a fixed count is rounded up in each row
+        return min(batch * length, math.ceil(mean + spread))
 
     def loss(self, logits_NV: Tensor, noised: Noised) -> Tensor:
         """nats_N of the objective, zero at padding; float32 or better."""

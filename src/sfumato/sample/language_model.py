@@ -70,6 +70,11 @@ class LanguageModel:
         self.tokenizer = Tokenizer.from_json(bundle.tokenizer_json)
         self.process = build_process(bundle.config.process, bundle.config.tokens.mask)
         self.layout = layout_named(bundle.config.layout)
+        if bundle.config.shift != self.process.shift:
+            raise BundleError(
+                f"{path or 'bundle'}: config.json says shift {bundle.config.shift}, but the {self.process.name} process "
+                f"has shift {self.process.shift}; restore the original file"
+            )
         self.denoiser = bundle.denoiser
         weight = next(self.denoiser.parameters())
         self.device, self.dtype = weight.device, weight.dtype

@@ -6,6 +6,7 @@ RUN/config.toml     the recipe, as resolved at the first start
 
 import dataclasses
 import json
+import math
 import os
 from itertools import chain
 from pathlib import Path
@@ -133,7 +134,8 @@ class Metrics:
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, **record: Any) -> None:
-        """Append one record and flush it; OSError where the disk is full or not writable."""
+        """Append one record and flush it; what is not finite becomes null. OSError where the disk is full."""
+        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         try:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
