@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	$(BIN)/sfumato generate "Once upon a time there was a" --max-tokens 96 --seed 1
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Judge samplers by what they write: how probable their texts are to the autoregressive twin, and how varied.
 
-A low number of bits alone means little (a text that repeats itself is probable), so the entropy of the words stands beside it.
+A low number of bits alone means little (a text that repeats itself is probable), so the entropy of the words stands
+beside it.
 
     python examples/compare_samplers.py --texts 8
 """
@@ -16,12 +17,15 @@ from sfumato.evaluate import likelihood
 SETTINGS = [
     {"sampler": "ancestral", "steps": 64},
     {"sampler": "margin", "steps": 64},
-    {"sampler": "margin", "steps": 32},
-    {"sampler": "margin", "steps": 64, "temperature": 0.8},
-    {"sampler": "confidence", "steps": 64, "temperature": 0.8},
-    {"sampler": "entropy", "steps": 64, "temperature": 0.8},
-    {"sampler": "left_to_right", "temperature": 0.8},
-    {"sampler": "threshold", "steps": 64, "temperature": 0.8, "threshold": 0.8},
+    {"sampler": "margin", "steps": 64, "temperature": 0.7},
+    {"sampler": "margin", "steps": 64, "temperature": 0.5},
+    {"sampler": "margin", "steps": 64, "temperature": 0.7, "block": 16},
+    {"sampler": "margin", "steps": 32, "temperature": 0.7},
+    {"sampler": "entropy", "steps": 64, "temperature": 0.7},
+    {"sampler": "confidence", "steps": 64, "temperature": 0.7},
+    {"sampler": "threshold", "steps": 64, "temperature": 0.7, "threshold": 0.8},
+    {"sampler": "left_to_right", "temperature": 0.7},
+    {"sampler": "left_to_right", "temperature": 0.5},
 ]
 
 

@@ -31,7 +31,9 @@ def run(words: list[str], out: TextIO) -> None:
     from sfumato.data.batches import rows_of
     from sfumato.data.sources import DataError, Report, documents
     from sfumato.evaluate import likelihood
+    from sfumato.train.memory import keep_buffers
 
+    keep_buffers()
     model = options.load()
     with progress() as bar:
         bar.begin("reading the text")

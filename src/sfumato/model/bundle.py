@@ -90,6 +90,7 @@ class Bundle:
             state = {n: t.detach().to("cpu", dtype).contiguous() for n, t in self.denoiser.state_dict().items()}
             for name, shard in _shards(state):
                 save_file(shard, scratch / name, metadata={"format": "pt"})
+                (scratch / name).chmod(0o644)  # safetensors makes it private
             content = {"format": FORMAT, **dataclasses.asdict(self.config)}
             (scratch / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             (scratch / "tokenizer.json").write_text(self.tokenizer_json, encoding="utf-8")

@@ -72,8 +72,8 @@ class LanguageModel:
         self.layout = layout_named(bundle.config.layout)
         if bundle.config.shift != self.process.shift:
             raise BundleError(
-                f"{path or 'bundle'}: config.json says shift {bundle.config.shift}, but the {self.process.name} process "
-                f"has shift {self.process.shift}; restore the original file"
+                f"{path or 'bundle'}: config.json says shift {bundle.config.shift}, expected {self.process.shift} for the "
+                f"{self.process.name} process; restore the original file"
             )
         self.denoiser = bundle.denoiser
         weight = next(self.denoiser.parameters())
@@ -150,7 +150,7 @@ class LanguageModel:
     ) -> list[Generation]:
         settings = Settings().with_defaults(self.bundle.config.sampler, options)
         sampler = settings.build_sampler(self.process)
-        one_by_one = sampler.name == "left_to_right" or settings.block == 1
+        one_by_one = sampler.name in ("left_to_right", "threshold") or settings.block == 1
         end_id = self.bundle.config.tokens.end
         decoder = Decoder(self.denoiser, self.process, self.layout, end_id=end_id, device=self.device)
         for i, row in enumerate(rows):

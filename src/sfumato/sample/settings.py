@@ -19,7 +19,7 @@ class Settings:
     """How to generate. Every field is also a key of a bundle's default sampler."""
 
     sampler: str = option("margin", "which positions to write first", SAMPLERS)
-    steps: int | None = option(None, "steps in all; None = one for two tokens (left_to_right: one a token)", at_least=1)
+    steps: int | None = option(None, "steps in all; None = half the tokens (threshold, left_to_right: all)", at_least=1)
     temperature: float = option(1.0, "0 = always the most probable token", at_least=0)
     top_k: int = option(0, "draw from the k most probable tokens; 0 = all", at_least=0)
     top_p: float = option(1.0, "draw from the smallest set of this probability", at_least=0.000001, at_most=1)

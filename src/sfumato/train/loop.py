@@ -141,7 +141,7 @@ def _begin(recipe: Recipe, tokenizer: Tokenizer, corpora: list[Corpus]) -> tuple
         shift=process.shift,
         tokens=SpecialTokens(tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.start_id),
         tokenizer_sha256=tokenizer.fingerprint,
-        sampler={"sampler": "left_to_right"} if process.shift else {},
+        sampler={"sampler": "left_to_right" if process.shift else "threshold", "temperature": 0.7},
     )
     weights = [source.weight for source in recipe.data.sources]
     stream = Stream(corpora, weights, context=recipe.model.context, tokenizer=tokenizer, seed=recipe.seed)

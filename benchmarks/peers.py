@@ -1,0 +1,156 @@
+"""The public programs that we are compared with. None is part of Sfumato; a benchmark gets along without them.
+
+Shape letters: B rows, P prompt length, L row or canvas length, V vocabulary.
+"""
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import bench
+import torch
+from torch import Tensor
+
+from sfumato.canvas import Where
+from sfumato.config import ModelConfig
+from sfumato.data.batches import Batch
+from sfumato.model.layout import Full
+from sfumato.model.transformer import Transformer
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a Python file by its path."""
+    spec = importlib.util.spec_from_file_location(path.stem + "_peer", path)
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"--peer {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses in the file look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+class NanoGPT:
+    """The public nanoGPT network in the loop of its train.py: autocast, clip, AdamW, no average of the weights."""
+
+    def __init__(self, path: Path, m: ModelConfig, lr: float, device: torch.device, dtype: torch.dtype, compiled: bool):
+        """From the path of its model.py."""
+        peer = load_file(path)
+        sizes = {"n_layer": m.layers, "n_head": m.heads, "n_embd": m.width, "dropout": 0.0, "bias": False}
+        with contextlib.redirect_stdout(sys.stderr):
+            self.network = peer.GPT(peer.GPTConfig(block_size=m.context, vocab_size=m.vocab_size, **sizes)).to(device)
+            self.optimiser = self.network.configure_optimizers(0.1, lr, (0.9, 0.95), device.type)
+        self.forward = torch.compile(self.network) if compiled else self.network
+        self.device, self.dtype = device, dtype
+        self.update = bench.Stopwatch(device)
+        self._timed_update = self.update.around(self._update)
+
+    @property
+    def block_parameters(self) -> int:
+        """All but the embeddings."""
+        return sum(parameter.numel() for parameter in self.network.transformer.h.parameters())
+
+    def step(self, batch: Batch) -> None:
+        """One step."""
+        self._loss(self.forward, batch).backward()
+        self._timed_update()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def nats_per_token(self, batch: Batch) -> float:
+        """On these rows, with the weights of now."""
+        return float(self._loss(self.network, batch))
+
+    def _loss(self, network: Callable[..., Any], batch: Batch) -> Tensor:
+        x_BL, scored_BL = batch.tokens_BL.to(self.device), batch.editable_BL.to(self.device)
+        y_BL = torch.where(scored_BL, x_BL, -1).roll(-1, dims=1)
+        y_BL[:, -1] = -1
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return network(x_BL, y_BL)[1]
+
+    def _update(self) -> None:
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+
+
+class FullCanvas:
+    """Our network as the public loops call theirs: tokens in, logits of every position out."""
+
+    def __init__(self, network: Transformer, probe: bench.Probe):
+        """Around one network."""
+        self.network, self.probe = network, probe
+        self.device = network.forbidden_V.device
+        self._logits = probe.watch.around(self._run)
+
+    def __call__(self, tokens_BL: Tensor, attention_mask: Tensor | None = None) -> SimpleNamespace:
+        """`.logits` (B, L, V)."""
+        assert attention_mask is None
+        self.probe.count(tokens_BL)
+        return SimpleNamespace(logits=self._logits(tokens_BL))
+
+    def _run(self, tokens_BL: Tensor) -> Tensor:
+        place_BL = torch.arange(tokens_BL.shape[1], device=self.device).expand_as(tokens_BL)
+        return self.network.readout(self.network.encode(tokens_BL, where=Where(place_BL, None), layout=Full()))
+
+
+@torch.no_grad()
+def full_canvas_loop(
+    model: Callable[[Tensor], Any], prompt_BP: Tensor, *, steps: int, gen_length: int, mask_id: int
+) -> Tensor:
+    """What the public LLaDA loop does at temperature 0, for when it is not at hand.
+
+    Each step takes the logits and the softmax of the whole canvas and writes gen_length / steps tokens, those whose
+    probability is highest. `steps` must divide `gen_length`.
+    """
+    rows, prompt = prompt_BP.shape
+    tokens_BL = torch.full((rows, prompt + gen_length), mask_id, device=prompt_BP.device)
+    tokens_BL[:, :prompt] = prompt_BP
+    for _ in range(steps):
+        logits_BLV = model(tokens_BL).logits
+        best_BL = logits_BLV.argmax(dim=-1)
+        probability_BL = logits_BLV.softmax(dim=-1).gather(-1, best_BL[..., None]).squeeze(-1)
+        score_BL = probability_BL.masked_fill(tokens_BL != mask_id, float("-inf"))
+        chosen_BC = score_BL.topk(gen_length // steps, dim=1).indices
+        tokens_BL.scatter_(1, chosen_BC, best_BL.gather(1, chosen_BC))
+    return tokens_BL
+
+
+def llama(
+    m: ModelConfig, device: torch.device, dtype: torch.dtype, probe: bench.Probe
+) -> tuple[str, Callable[[Tensor, int], Tensor]]:
+    """transformers' Llama of the same size, random weights, writing greedily with its key-value cache.
+
+    Returns:
+        Its name with the version, and a function from prompt_BP and a number of tokens to tokens_BL.
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=m.vocab_size,
+        hidden_size=m.width,
+        intermediate_size=m.mlp_width,
+        num_hidden_layers=m.layers,
+        num_attention_heads=m.heads,
+        num_key_value_heads=m.heads,
+        max_position_embeddings=m.context,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,  # so that it never stops early
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    network = transformers.LlamaForCausalLM(config).to(device, dtype).eval()
+    network.forward = probe.watch.around(network.forward)
+    network.register_forward_pre_hook(lambda _, args, named: probe.count(named["input_ids"]), with_kwargs=True)
+
+    def write(prompt_BP: Tensor, new: int) -> Tensor:
+        mask_BP = torch.ones_like(prompt_BP)
+        return network.generate(prompt_BP, attention_mask=mask_BP, max_new_tokens=new, do_sample=False, use_cache=True)
+
+    return f"transformers {transformers.__version__} Llama", write
