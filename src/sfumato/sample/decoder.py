@@ -57,7 +57,6 @@ class Decoder:
         self.end_id, self.network = end_id, torch.device(device)
         self.device = bookkeeping_device(self.network)
         self.counters = Counters()
-        self._requests: dict[int, Request] = {}
         self._waiting: list[Request] = []
         self._rows: list[Request] = []  # the canvas's rows, in order
         self._canvas: Canvas | None = None
@@ -114,10 +113,8 @@ class Decoder:
             after.memory["nfe_B"] = after.memory["nfe_B"] + read_BL.any(dim=1)
         wrote_BL = canvas.open_BL & ~after.open_BL  # and not what an end of text closes besides
         after = self._advance(after, window)
-        events = self._report(wrote_BL, after, index_N, logits_NV)
         self._canvas = after
-        self._keep([i for i, event in enumerate(events) if not event.done])
-        return [event for event, request in zip(events, self._last, strict=True) if request.trace or event.done]
+        return self._report(wrote_BL, index_N, logits_NV)
 
     def _admit(self) -> None:
         """Put waiting rows onto the canvas."""
@@ -126,7 +123,6 @@ class Decoder:
             fresh = new_rows(new, self.process, self.device)
             self._canvas = fresh if self._canvas is None else stacked(self._canvas, fresh)
             self._rows = self._rows + new
-        self._last = list(self._rows)
 
     def _plan(self, canvas: Canvas) -> tuple[Canvas, Window, Tensor]:
         """Each row's active block, the noise levels of this step, and its seeds."""
@@ -203,16 +199,22 @@ class Decoder:
         tokens_BL = torch.where(rest_BL, self.end_id, canvas.tokens_BL)
         return replace(canvas, tokens_BL=tokens_BL, open_BL=canvas.open_BL & ~rest_BL, t_B=window.s_B, memory=memory)
 
-    def _report(self, wrote_BL: Tensor, after: Canvas, index_N: Tensor, logits_NV: Tensor | None) -> list[Event]:
-        """One event a row; commits only where a trace was asked for, tokens only where the row is done."""
-        counts_B = torch.stack((after.open_BL.any(dim=1), after.memory["step_B"], after.memory["nfe_B"])).tolist()
+    def _report(self, wrote_BL: Tensor, index_N: Tensor, logits_NV: Tensor | None) -> list[Event]:
+        """Events of the rows that are traced or done; those that are done leave. One transfer to the host."""
+        canvas = self._canvas
+        assert canvas is not None
+        columns = (canvas.open_BL.any(dim=1), canvas.memory["step_B"], canvas.memory["nfe_B"])
+        open_B, step_B, nfe_B = torch.stack(columns).tolist()
         commits: dict[int, list[Commit]] = {}
         if logits_NV is not None and any(request.trace for request in self._rows):
-            commits = _commits(wrote_BL, after, index_N, logits_NV)
+            commits = _commits(wrote_BL, canvas, index_N, logits_NV)
         events = []
-        for i, (request, still_open, step, nfe) in enumerate(zip(self._rows, *counts_B, strict=True)):
-            tokens = None if still_open else tuple(after.tokens_BL[i, : len(request.tokens)].tolist())
-            events.append(Event(request.id, step, nfe, tuple(commits.get(i, ())) if request.trace else (), tokens))
+        for i, request in enumerate(self._rows):
+            if request.trace or not open_B[i]:
+                tokens = None if open_B[i] else tuple(canvas.tokens_BL[i, : len(request.tokens)].tolist())
+                shown = tuple(commits.get(i, ())) if request.trace else ()
+                events.append(Event(request.id, step_B[i], nfe_B[i], shown, tokens))
+        self._keep([i for i, still_open in enumerate(open_B) if still_open])
         return events
 
     def _keep(self, rows: list[int]) -> None:

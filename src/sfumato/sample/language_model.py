@@ -72,7 +72,7 @@ class LanguageModel:
         self.layout = layout_named(bundle.config.layout)
         if bundle.config.shift != self.process.shift:
             raise BundleError(
-                f"{path or 'bundle'}: config.json says shift {bundle.config.shift}, expected {self.process.shift} for the "
+                f"{path or 'bundle'}: config.json says shift {bundle.config.shift}, not {self.process.shift} as for the "
                 f"{self.process.name} process; restore the original file"
             )
         self.denoiser = bundle.denoiser
