@@ -19,7 +19,7 @@ def test_json_holds_what_there_is_to_know(trained: Path, capsys: Captured):
     assert found["process"]["kind"] == "masked" and (found["layout"], found["shift"]) == ("full", 0)
     assert found["tokenizer"]["tokens"] == found["architecture"]["vocab_size"]
     assert found["made"]["steps"] == 4 and found["made"]["seed"] == 3
-    assert found["sampler"]["sampler"] == "margin" and found["special_tokens"]["mask"] == 0
+    assert found["sampler"]["sampler"] == "threshold" and found["special_tokens"]["mask"] == 0
     assert found["bytes"] == sum(path.stat().st_size for path in (trained / "model").iterdir())
     vocabulary = found["architecture"]["vocab_size"]
     assert found["parameters"] == 32 * vocabulary + 4 * 32 * 32 + 3 * 32 * 48 + 3 * 32 + 2 * 16

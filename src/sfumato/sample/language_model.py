@@ -72,8 +72,8 @@ class LanguageModel:
         self.layout = layout_named(bundle.config.layout)
         if bundle.config.shift != self.process.shift:
             raise BundleError(
-                f"{path or 'bundle'}: config.json says shift {bundle.config.shift}, not {self.process.shift} as for the "
-                f"{self.process.name} process; restore the original file"
+                f"{path or 'bundle'}: config.json says shift {bundle.config.shift}, but {self.process.name} models have "
+                f"{self.process.shift}; restore the original file"
             )
         self.denoiser = bundle.denoiser
         weight = next(self.denoiser.parameters())
