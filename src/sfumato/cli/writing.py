@@ -26,9 +26,7 @@ class WritingOptions:
     model: str = option("", "folder of a model bundle, or the name of one that comes along (default: tiny)")
     max_tokens: int = option(64, "length of the open end, in tokens", at_least=1)
     sampler: str | None = option(None, "which positions to write first: margin, confidence, ancestral, ...")
-    steps: int | None = option(
-        None, "forward passes at most (default: half the tokens; threshold, left_to_right: all)"
-    )
+    steps: int | None = option(None, "forward passes at most (default: half the tokens; threshold, left_to_right: all)")
     temperature: float | None = option(None, "0 = always the most probable token; 1 = as the model says")
     top_k: int | None = option(None, "draw from the k most probable tokens; 0 = all")
     top_p: float | None = option(None, "draw from the smallest set of tokens of this probability")

@@ -72,7 +72,7 @@ class LanguageModel:
         self.layout = layout_named(bundle.config.layout)
         if bundle.config.shift != self.process.shift:
             raise BundleError(
-                f"{path or 'bundle'}: config.json says shift {bundle.config.shift}, but {self.process.name} models have "
+                f"{path or 'bundle'}: config.json says shift {bundle.config.shift}, but {self.process.name} is "
                 f"{self.process.shift}; restore the original file"
             )
         self.denoiser = bundle.denoiser
