@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test check clean
 
@@ -34,9 +34,11 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "installing into $(VENV), once (about a minute)"
 	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "installing into $(VENV) with the test tools, once (about a minute)"
 	$(INSTALL) -e '.[dev,train]'
 	@touch $@ $(VENV)/.installed
