@@ -92,3 +92,10 @@ def test_a_damaged_checkpoint_says_how_to_go_on(tmp_path: Path, name: str, conte
             checkpoint.latest(tmp_path)
         assert str(caught.value).startswith(f"{path.parent}: damaged checkpoint (") and "\n" not in str(caught.value)
         path.write_bytes(intact)
+
+
+def test_a_state_that_lacks_something_is_one_line_too(tmp_path):
+    (tmp_path / "step-00000004").mkdir()
+    with pytest.raises(checkpoint.CheckpointError, match="damaged checkpoint .*stream.*; delete it to start again"):
+        with checkpoint.damage_told(tmp_path):
+            {}["stream"]

@@ -117,6 +117,8 @@ def check(kind: Any, value: Any, rules: Mapping[str, Any], where: str, name: str
             value = vars(read(value))
         return _build(typing.cast(type, kind), value, where, name)
     if typing.get_origin(kind) in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where_name}: expected a table, got {quoted(value)}")
         return dict(value)
     result = _scalar(kind, value, where_name)
     if rules.get("choices") and result not in rules["choices"]:

@@ -129,10 +129,11 @@ class Bundle:
                 f"SHA-256 {found[:12]}..., expected {config.tokenizer_sha256[:12]}...; restore the original file"
             )
         tokens = config.tokens
+        state = _read_weights(folder, config.model)
         denoiser = Transformer(config.model, never_written=(tokens.mask, tokens.pad, tokens.start))
-        _fill(denoiser, folder)
+        _fill(denoiser, state, folder)
         card = folder / "README.md"
-        text = card.read_text(encoding="utf-8") if card.is_file() else ""
+        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
         return cls(config, denoiser.to(device, dtype).eval().requires_grad_(False), tokenizer_json, text)
 
 
@@ -185,9 +186,8 @@ def _read_config(folder: Path) -> BundleConfig:
     return config
 
 
-def _fill(denoiser: Transformer, folder: Path) -> None:
-    """Load the shards into the network; every tensor exactly once, of the right shape, finite."""
-    expected = denoiser.state_dict()
+def _read_weights(folder: Path, model: ModelConfig) -> dict[str, Tensor]:
+    """All tensors of all shards."""
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise BundleError(f"{folder}: no weights: expected model.safetensors or model-*-of-*.safetensors")
@@ -200,9 +200,26 @@ def _fill(denoiser: Transformer, folder: Path) -> None:
         if twice := sorted(state.keys() & shard.keys()):
             raise BundleError(f"{file}: tensor {twice[0]!r} is in another file too; remove the one that is too many")
         state |= shard
+    # Before a network of a nonsensical size is asked of the memory.
+    for name, shape in (
+        ("embedding.weight", (model.vocab_size, model.width)),
+        (f"blocks.{model.layers - 1}.gate.weight", (model.mlp_width, model.width)),
+    ):
+        if name in state and state[name].shape != shape:
+            raise BundleError(
+                f"{folder}: tensor {name!r} has shape {list(state[name].shape)}, config.json asks for {list(shape)}"
+            )
+        if name not in state:
+            raise BundleError(f"{folder}: tensor {name!r} is missing from the weights; a shard may be missing")
+    return state
+
+
+def _fill(denoiser: Transformer, state: dict[str, Tensor], folder: Path) -> None:
+    """Put the weights into the network; every tensor exactly once, of the right shape and kind, finite."""
+    expected = denoiser.state_dict()
     for name in sorted(expected.keys() | state.keys()):
         if name not in state:
-            raise BundleError(f"{folder}: tensor {name!r} is missing from {len(files)} file(s); a shard may be missing")
+            raise BundleError(f"{folder}: tensor {name!r} is missing from the weights; a shard may be missing")
         if name not in expected:
             raise BundleError(f"{folder}: unexpected tensor {name!r}; config.json describes another architecture")
         if state[name].shape != expected[name].shape:
@@ -210,6 +227,10 @@ def _fill(denoiser: Transformer, folder: Path) -> None:
                 f"{folder}: tensor {name!r} has shape {list(state[name].shape)}, "
                 f"config.json asks for {list(expected[name].shape)}"
             )
+        if not state[name].is_floating_point():
+            raise BundleError(f"{folder}: tensor {name!r} is {state[name].dtype}, expected floating point")
         if not torch.isfinite(state[name]).all():
-            raise BundleError(f"{folder}: tensor {name!r} holds NaN or infinity; the training run diverged")
+            raise BundleError(
+                f"{folder}: tensor {name!r} holds NaN or infinity; the file is damaged or the training run diverged"
+            )
     denoiser.load_state_dict(state)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from sfumato.config import from_mapping
 from sfumato.model.bundle import Bundle, BundleError
 from sfumato.model.device import resolve_device, resolve_dtype
 from sfumato.model.layout import layout_named
@@ -75,6 +76,14 @@ class LanguageModel:
                 f"{path or 'bundle'}: config.json says shift {bundle.config.shift}, but {self.process.name} is "
                 f"{self.process.shift}; restore the original file"
             )
+        special = (self.tokenizer.mask_id, self.tokenizer.end_id, self.tokenizer.pad_id, self.tokenizer.start_id)
+        named = bundle.config.tokens
+        if (named.mask, named.end, named.pad, named.start) != special:
+            raise BundleError(
+                f"{path or 'bundle'}: config.json and tokenizer.json disagree on the ids of mask, end, pad and start; "
+                "restore the original files"
+            )
+        from_mapping(Settings, bundle.config.sampler, where=f"{path or 'bundle'}: config.json: sampler")
         self.denoiser = bundle.denoiser
         weight = next(self.denoiser.parameters())
         self.device, self.dtype = weight.device, weight.dtype
@@ -91,8 +100,12 @@ class LanguageModel:
         Raises:
             BundleError: the folder is missing, broken, or does not match itself; one line.
         """
-        folder = Path(path or "tiny")
-        if not (path and folder.exists()) and (BUNDLED / folder).is_dir():
+        if path is not None and not isinstance(path, (str, Path)):
+            raise ValueError(f"load: expected a path or a name, got {type(path).__name__}")
+        if path == "":
+            raise ValueError("load: the name of the model is empty; leave it out for the bundled one")
+        folder = Path("tiny" if path is None else path)
+        if not (path is not None and folder.exists()) and (BUNDLED / folder).is_dir():
             folder = BUNDLED / folder
         if not folder.is_dir():
             known = sorted(p.name for p in BUNDLED.iterdir()) if BUNDLED.is_dir() else []
@@ -121,6 +134,8 @@ class LanguageModel:
         Raises:
             ValueError: an unknown or impossible option, or a prompt longer than the context.
         """
+        if not isinstance(prompt, (str, list, tuple)):
+            raise ValueError(f"prompt: expected a text or a list of texts, got {type(prompt).__name__}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         rows = [self._row(text, max_tokens, template=False) for text in prompts]
         done = self._run(rows, **options)
@@ -137,6 +152,10 @@ class LanguageModel:
         return self._run([self._row(template, max_tokens, template=True)], **options)[0]
 
     def _row(self, text: str, max_tokens: int, *, template: bool) -> Row:
+        if not isinstance(text, str):
+            raise ValueError(f"prompt: expected text, got {type(text).__name__}")
+        if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
+            raise ValueError(f"max_tokens: expected a whole number, got {max_tokens!r}")
         context = self.bundle.config.model.context
         return canvas_row(self.tokenizer, text, context=context, max_tokens=max_tokens, template=template)
 

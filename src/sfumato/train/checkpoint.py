@@ -4,9 +4,11 @@ RUN/checkpoints/step-00000200/tensors.safetensors     weights, their average, op
                               state.json              counters, place in the data, loss statistics
 """
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +63,19 @@ def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     found = sorted(folder.glob("step-*"))
     if not found:
         return None
-    try:
+    with damage_told(folder):
         return load_file(found[-1] / "tensors.safetensors"), json.loads((found[-1] / "state.json").read_text())
-    except (SafetensorError, OSError, ValueError) as error:
+
+
+@contextlib.contextmanager
+def damage_told(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong with the newest checkpoint into one line that says how to go on."""
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if isinstance(error, ValueError) and not isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+            raise  # it has said it already, such as data that changed
+        found = sorted(folder.glob("step-*"))
         advice = "delete it to continue from the one before" if len(found) > 1 else "delete it to start again"
-        raise CheckpointError(f"{found[-1]}: damaged checkpoint ({error}); {advice}") from None
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{found[-1]}: damaged checkpoint ({why}); {advice}") from None

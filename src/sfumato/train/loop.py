@@ -83,7 +83,8 @@ def train(
     state, config = _begin(recipe, tokenizer, corpora)
     found = checkpoint.latest(out / "checkpoints")
     if found:
-        state.restore(*found)
+        with checkpoint.damage_told(out / "checkpoints"):
+            state.restore(*found)
     if watcher:
         watcher.started(state.step, steps, state.denoiser.num_parameters(), recipe, corpora)
     step_once = Step(recipe, config, state, steps)

@@ -128,7 +128,7 @@ class Metrics:
                     record = json.loads(line)
                 except ValueError:  # the last line of a killed run
                     continue
-                if record["step"] <= step:
+                if isinstance(record, dict) and record.get("step", step + 1) <= step:
                     kept.append(line)
         write_text(path, "".join(line + "\n" for line in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
