@@ -35,7 +35,7 @@ def bookkeeping_device(device: torch.device) -> torch.device:
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """The precision for `auto|float32|bfloat16`; auto takes bfloat16 only where a matrix product is faster in it.
 
-    A CPU without bfloat16 units emulates it and can be 70 times slower than in float32.
+    A CPU without bfloat16 units emulates it and can be 100 times slower than in float32.
     """
     if name in _DTYPES:
         return _DTYPES[name]

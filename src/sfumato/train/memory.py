@@ -6,7 +6,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_buffers() -> None:
-    """Serve large blocks from the heap and keep them: page faults cost 7-45 % of a training step otherwise.
+    """Serve large blocks from the heap and keep them: otherwise each step pays for page faults.
 
     Does nothing where there is no glibc.
     """
