@@ -40,5 +40,5 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "installing into $(VENV) with the test tools, once (about a minute)"
-	$(INSTALL) -e '.[dev,train]'
+	$(INSTALL) -e '.[dev,train,serve]'
 	@touch $@ $(VENV)/.installed

@@ -19,13 +19,19 @@ MAY_IMPORT = {
     "sample": GROUND | {"text", "process", "model"},
     "train": GROUND | {"text", "process", "model", "data"},
     "evaluate": GROUND | {"text", "process", "model", "data", "sample"},
+    "tune": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
     "show": GROUND | {"sample.trace"},
+    "store": GROUND,
+    "serve": GROUND | {"text", "process", "model", "sample", "store", "show"},
     "cli": {"*"},
     "__main__": {"cli"},
     "": {"*"},  # sfumato/__init__.py gathers the public names
 }
 NOBODY_IMPORTS = {"cli", "__main__"}
-HEAVY = ("torch", "numpy", "tokenizers", "safetensors", "rich", "datasets", "matplotlib", "sacrebleu")
+HEAVY = (
+    *("torch", "numpy", "tokenizers", "safetensors", "rich", "datasets", "matplotlib", "sacrebleu"),
+    *("fastapi", "uvicorn", "pydantic", "sqlalchemy", "prometheus_client", "outlines_core", "llguidance", "jsonschema"),
+)
 
 
 def modules() -> Iterator[tuple[str, Path]]:
