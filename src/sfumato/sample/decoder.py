@@ -23,13 +23,12 @@ from sfumato.sample.compiled import CompiledTrunk
 from sfumato.sample.forward import Counters, Forward
 from sfumato.sample.guided import Guided
 from sfumato.sample.latents import Latents
-from sfumato.sample.order import entropy
 from sfumato.sample.reuse import Reuse
 from sfumato.sample.rows import Request, grown, narrowed, new_rows, stacked
 from sfumato.sample.sampler import Sampler
-from sfumato.sample.trace import Commit, Event
+from sfumato.sample.trace import Event
+from sfumato.sample.watch import Sight, sights
 
-RUNNERS_UP = 3
 _NONE = 1 << 40  # a block number beyond all blocks
 
 
@@ -182,16 +181,12 @@ class Decoder:
             mine_N, index_M = _mine(part, index_N, len(samplers))
             logits_MV = logits_NV if mine_N is None else logits_NV[mine_N]
             after = sampler.step(logits_MV, index_M, after, part, process=self.process, draw=draw, seeds_B=seeds_B)
-        # What an end of text closes besides is not counted.
-        wrote_BL = ~after.open_BL & (canvas.open_BL | (after.tokens_BL != canvas.tokens_BL))
-        commits = {}
-        if len(index_N) and any(request.trace for request in self._rows):
-            commits = _commits(wrote_BL, after, index_N, logits_NV)
+        seen = sights(self._rows, canvas, after, index_N, logits_NV, revises=self.process.revises)
         new_BL = None
         if self.growing:
             after, new_BL = grown(after, self.growing.mask_id)
         self._canvas = self._advance(replace(after, t_B=torch.where(after.t_B <= 0, 0.0, s_B)))
-        return self._report(commits, new_BL)
+        return self._report(seen, new_BL)
 
     def _gaps(self, canvas: Canvas, samplers: list[tuple[Sampler, Window]]) -> Tensor | None:
         """Flat places after which samplers may insert, for rows that grow; and nothing is inserted so far."""
@@ -257,9 +252,7 @@ class Decoder:
         memory, block_BL = dict(canvas.memory), canvas.memory["block_BL"]
         active_B1, revises_B = memory["active_B"][:, None], memory["revises_B"]
         finished_B = revises_B & (canvas.t_B <= 0)
-        # What may still be revised is not settled.
-        unsure_BL = (block_BL >= active_B1) & (revises_B & ~finished_B)[:, None]
-        settled_BL = (canvas.open_BL | unsure_BL).cumsum(dim=1) == 0
+        settled_BL = ~_unsure(canvas, finished_B).cummax(dim=1).values
         ended_BL = (canvas.tokens_BL == self.end_id) & memory["tail_BL"] & settled_BL
         rest_BL = (ended_BL.cumsum(dim=1) > 0) & canvas.open_BL
         open_BL = canvas.open_BL & ~rest_BL
@@ -273,20 +266,33 @@ class Decoder:
         t_B = torch.where(done_B, 1.0, canvas.t_B)
         return replace(canvas, tokens_BL=tokens_BL, open_BL=open_BL, t_B=t_B, memory=memory)
 
-    def _report(self, commits: dict[int, list[Commit]], new_BL: Tensor | None) -> list[Event]:
-        """Events of the rows that are traced or done; those that are done leave. One transfer to the host."""
+    def _report(self, seen: dict[int, Sight], new_BL: Tensor | None) -> list[Event]:
+        """Events of the rows that are watched or done; those that are done leave. One transfer to the host."""
         canvas = self._canvas
         assert canvas is not None
         memory = canvas.memory
-        columns = (memory["active_B"] < _NONE, memory["step_B"], memory["nfe_B"], memory["length_B"])
-        open_B, step_B, nfe_B, length_B = self.forward.to_host(torch.stack(columns))
+        settled_B = _settled(canvas) if seen else memory["length_B"]
+        columns = (memory["active_B"] < _NONE, memory["step_B"], memory["nfe_B"], memory["length_B"], settled_B)
+        open_B, step_B, nfe_B, length_B, settled_B = self.forward.to_host(torch.stack(columns))
         events = []
         for i, request in enumerate(self._rows):
-            if request.trace or not open_B[i]:
+            if i in seen or not open_B[i]:
                 tokens = None if open_B[i] else tuple(canvas.tokens_BL[i, : length_B[i]].tolist())
-                shown = tuple(commits.get(i, ())) if request.trace else ()
+                sight = seen.get(i, Sight())
                 new = new_BL[i].nonzero().flatten().tolist() if request.trace and new_BL is not None else ()
-                events.append(Event(request.id, step_B[i], nfe_B[i], shown, tokens, tuple(new)))
+                events.append(
+                    Event(
+                        request.id,
+                        step_B[i],
+                        nfe_B[i],
+                        tuple(sight.commits),
+                        tokens,
+                        tuple(new),
+                        tuple(sight.drafts),
+                        tuple(sight.reopened),
+                        settled_B[i],
+                    )
+                )
         self._keep([i for i, still_open in enumerate(open_B) if still_open])
         return events
 
@@ -314,6 +320,18 @@ class Decoder:
         return max(len(request.tokens) for request in self._rows)
 
 
+def _unsure(canvas: Canvas, finished_B: Tensor | None = None) -> Tensor:
+    """bool_BL: what is open, or may still be revised; not in blocks that are finished with this step."""
+    memory = canvas.memory
+    revises_B = memory["revises_B"] if finished_B is None else memory["revises_B"] & ~finished_B
+    return canvas.open_BL | ((memory["block_BL"] >= memory["active_B"][:, None]) & revises_B[:, None])
+
+
+def _settled(canvas: Canvas) -> Tensor:
+    """int64_B, the leading places of each row that will not change any more."""
+    return (~_unsure(canvas).cummax(dim=1).values & (canvas.position_BL >= 0)).sum(dim=1)
+
+
 @torch.inference_mode()
 def _table(denoiser: Denoiser, vocab_size: int) -> Tensor:
     """The embedding of every token, float32 or better."""
@@ -327,27 +345,3 @@ def _mine(part: Window, index_N: Tensor, samplers: int) -> tuple[Tensor | None, 
         return None, index_N
     mine_N = part.active_BL.flatten()[index_N]
     return mine_N, index_N[mine_N]
-
-
-def _commits(wrote_BL: Tensor, after: Canvas, index_N: Tensor, logits_NV: Tensor) -> dict[int, list[Commit]]:
-    """What was written in this step, by row, with what the network thought of it."""
-    written_N = wrote_BL.flatten()[index_N]
-    index_C, logits_CV = index_N[written_N], logits_NV[written_N].float()
-    token_C = after.tokens_BL.flatten()[index_C]
-    p_CV = logits_CV.softmax(dim=-1)
-    best = p_CV.topk(min(RUNNERS_UP + 1, p_CV.shape[-1]), dim=-1)
-    columns = zip(
-        index_C.tolist(),
-        token_C.tolist(),
-        p_CV.gather(1, token_C[:, None]).squeeze(1).tolist(),
-        entropy(logits_CV).tolist(),
-        best.indices.tolist(),
-        best.values.tolist(),
-        strict=True,
-    )
-    commits: dict[int, list[Commit]] = {}
-    for index, token, probability, nats, others, chances in columns:
-        row, position = divmod(index, wrote_BL.shape[1])
-        others = [(other, p) for other, p in zip(others, chances, strict=True) if other != token][:RUNNERS_UP]
-        commits.setdefault(row, []).append(Commit(position, token, probability, nats, tuple(others)))
-    return commits

@@ -38,6 +38,8 @@ class Request:
     """Gaussian noise: each step takes the token nearest to the prediction for the prediction."""
     trace: bool = False
     """Report every commit with its probability; costs a transfer to the host in each step."""
+    drafts: bool = False
+    """In the trace, also the network's guess for the places that stay open."""
     gaps: Sequence[bool] = ()
     """For each place whether text of any length may come right after it, in a row that grows; empty = nowhere."""
     limit: int = 0

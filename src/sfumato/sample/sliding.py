@@ -6,7 +6,7 @@ A window holds the start token, up to half a context of the text so far, and as 
 from dataclasses import dataclass, replace
 
 from sfumato import rng
-from sfumato.sample.trace import Event
+from sfumato.sample.trace import Commit, Event
 from sfumato.text.prompt import Row
 
 
@@ -49,8 +49,19 @@ class Sliding:
 
     def placed(self, event: Event) -> Event:
         """An event of the window, in places of the row."""
-        commits = tuple(replace(commit, position=commit.position + self.begin - 1) for commit in event.commits)
-        return replace(event, commits=commits)
+        by = self.begin - 1
+
+        def moved(commits: tuple[Commit, ...]) -> tuple[Commit, ...]:
+            return tuple(replace(commit, position=commit.position + by) for commit in commits)
+
+        return replace(
+            event,
+            commits=moved(event.commits),
+            drafts=moved(event.drafts),
+            reopened=tuple(place + by for place in event.reopened),
+            inserted=tuple(place + by for place in event.inserted),
+            settled=event.settled + by,
+        )
 
     def take(self, tokens: tuple[int, ...], end_id: int) -> bool:
         """Note the finished window and move on; True when nothing is left to write."""

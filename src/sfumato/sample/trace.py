@@ -35,6 +35,12 @@ class Event:
     inserted: tuple[int, ...] = ()
     """Where rows grow: columns of the row, after this step, at which new open positions stand; ascending. The columns
     of `commits` are from before: who follows a row writes them, then inserts at these columns one after the other."""
+    drafts: tuple[Commit, ...] = ()
+    """The network's present guess for places that were looked at and stay open, if the request asked for drafts."""
+    reopened: tuple[int, ...] = ()
+    """Columns of written text that a sampler has opened again."""
+    settled: int = 0
+    """Leading places of the row that no later step will change."""
 
     @property
     def done(self) -> bool:
