@@ -13,7 +13,7 @@ WORDS = ["dog", "ball", "mouse"]
 
 
 def row_of(model: LanguageModel, text: str, template: bool = True) -> Row:
-    return model._row(text, 24, template=template)
+    return model.front.row(text, 24, template=template)
 
 
 def placer(model: LanguageModel) -> Placer:

@@ -126,20 +126,30 @@ class Bundle:
             BundleError: one line that says what was expected and what was found.
         """
         folder = Path(folder)
-        config = _read_config(folder)
-        tokenizer_json = _read_text(folder / "tokenizer.json")
-        found = hashlib.sha256(tokenizer_json.encode()).hexdigest()
-        if found != config.tokenizer_sha256:
-            raise BundleError(
-                f"{folder / 'tokenizer.json'}: not the tokenizer this model was trained with: "
-                f"SHA-256 {found[:12]}..., expected {config.tokenizer_sha256[:12]}...; restore the original file"
-            )
+        config, tokenizer_json = read_description(folder)
         state = _read_weights(folder, config.model)
         denoiser = Transformer(config.model, never_written=config.tokens.never_written)
         fill(denoiser, state, folder)
         card = folder / "README.md"
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
         return cls(config, denoiser.to(device, dtype).eval().requires_grad_(False), tokenizer_json, text)
+
+
+def read_description(folder: Path) -> tuple[BundleConfig, str]:
+    """All of a folder but its weights: config.json, checked, and the content of tokenizer.json.
+
+    Raises:
+        BundleError: one line that says what was expected and what was found.
+    """
+    config = _read_config(folder)
+    tokenizer_json = _read_text(folder / "tokenizer.json")
+    found = hashlib.sha256(tokenizer_json.encode()).hexdigest()
+    if found != config.tokenizer_sha256:
+        raise BundleError(
+            f"{folder / 'tokenizer.json'}: not the tokenizer this model was trained with: "
+            f"SHA-256 {found[:12]}..., expected {config.tokenizer_sha256[:12]}...; restore the original file"
+        )
+    return config, tokenizer_json
 
 
 def find_bundle(path: str | Path | None) -> Path:

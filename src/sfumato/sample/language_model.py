@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
-from sfumato.config import ConfigError, from_mapping
-from sfumato.model.bundle import Bundle, BundleError, find_bundle
+from sfumato.model.bundle import Bundle, find_bundle
 from sfumato.model.device import resolve_device, resolve_dtype
-from sfumato.model.layout import Full, Layout, layout_named
-from sfumato.process import Growing, build_process
+from sfumato.model.layout import Full, Layout
 from sfumato.sample.compiled import CompiledTrunk
 from sfumato.sample.decoder import Decoder, Request
+from sfumato.sample.front import Front, Plan
 from sfumato.sample.guidance import Guidance, as_guidance
 from sfumato.sample.guided import steerable
 from sfumato.sample.keywords import Placer
@@ -20,8 +19,7 @@ from sfumato.sample.reuse import Reuse
 from sfumato.sample.settings import Settings
 from sfumato.sample.sliding import Sliding
 from sfumato.sample.trace import Event
-from sfumato.text.prompt import Row, canvas_row, text_of
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.prompt import Row, text_of
 
 
 @dataclass(frozen=True)
@@ -72,36 +70,9 @@ class LanguageModel:
     def __init__(self, bundle: Bundle, *, path: Path | None = None):
         """Wrap a bundle that is in memory; `load` reads one from disk."""
         self.bundle, self.path = bundle, path
-        self.tokenizer = Tokenizer.from_json(bundle.tokenizer_json)
-        config = bundle.config
-        self.process = build_process(
-            config.process,
-            vocab_size=config.model.vocab_size,
-            mask_id=config.tokens.mask,
-            never_written=config.tokens.never_written,
-        )
-        # The likelihood is that of the blocks it writes with.
-        self.layout = layout_named(config.layout, config.sampler.get("block") or config.model.block)
-        if bundle.config.shift != self.process.shift:
-            raise BundleError(
-                f"{path or 'bundle'}: config.json says shift {bundle.config.shift}, but {self.process.name} is "
-                f"{self.process.shift}; restore the original file"
-            )
-        self.grows = isinstance(self.process, Growing)
-        if bundle.config.model.gap_head != self.grows:
-            raise BundleError(
-                f"{path or 'bundle'}: config.json says gap_head {bundle.config.model.gap_head}, but "
-                f"{self.process.name} needs {self.grows}; restore the original file"
-            )
-        special = (self.tokenizer.mask_id, self.tokenizer.end_id, self.tokenizer.pad_id, self.tokenizer.start_id)
-        named = bundle.config.tokens
-        if (named.mask, named.end, named.pad, named.start) != special:
-            raise BundleError(
-                f"{path or 'bundle'}: config.json and tokenizer.json disagree on the ids of mask, end, pad and start; "
-                "restore the original files"
-            )
-        defaults = from_mapping(Settings, bundle.config.sampler, where=f"{path or 'bundle'}: config.json: sampler")
-        self._block(defaults)
+        self.front = Front(bundle.config, bundle.tokenizer_json, path=path)
+        self.tokenizer, self.process, self.layout = self.front.tokenizer, self.front.process, self.front.layout
+        self.grows = self.front.grows
         self.denoiser = bundle.denoiser
         self._compiled: CompiledTrunk | None = None
         weight = next(self.denoiser.parameters())
@@ -143,7 +114,7 @@ class LanguageModel:
                 which begins with the end of the one before. Where rows grow, the greatest length, within the context.
             length: write exactly so many tokens and end there; takes the place of `max_tokens`.
             options: fields of `Settings`; `guidance`, a `Guidance`, several, or the scale of classifier-free guidance;
-                `keywords`, words that must appear; and `on_start`, `on_event` to watch.
+                `keywords`, words that must appear; and `on_start`, `on_event` to watch, `drafts` to see guesses too.
 
         Returns:
             A `Generation`, or a list of them.
@@ -183,29 +154,10 @@ class LanguageModel:
         if not isinstance(text, (str, list, tuple)):
             what = "template" if template else "prompt"
             raise ValueError(f"{what}: expected a text or a list of texts, got {type(text).__name__}")
-        if template and self.layout.name == "block" and options.get("block") is None:
-            # What stands right of a hole is seen in its own block only: the larger the block, the more of it.
-            options["block"] = self.bundle.config.model.block
         texts = [text] if isinstance(text, str) else list(text)
-        done = self._run([self._row(one, max_tokens, template=template, length=length) for one in texts], **options)
+        rows = [self.front.row(one, max_tokens, template=template, length=length) for one in texts]
+        done = self._run(rows, in_sight=template, **options)
         return done[0] if isinstance(text, str) else done
-
-    def _row(self, text: str, max_tokens: int, *, template: bool, length: int | None = None) -> Row:
-        if not isinstance(text, str):
-            raise ValueError(f"{'template' if template else 'prompt'}: expected text, got {type(text).__name__}")
-        if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
-            raise ValueError(f"max_tokens: expected a whole number, got {max_tokens!r}")
-        context = self.bundle.config.model.context
-        if length is not None:
-            if template or not isinstance(length, int) or isinstance(length, bool) or length < 1:
-                raise ValueError(f"length: expected a number of tokens behind a prompt, got {length!r}")
-            text, template = text.replace("{", "{{").replace("}", "}}") + f"{{{length}}}", True
-        if not template and not self.grows:  # the open end may be longer than the context, what is given may not
-            canvas_row(self.tokenizer, text, context=context, max_tokens=1)
-            context += max_tokens
-        return canvas_row(
-            self.tokenizer, text, context=context, max_tokens=max_tokens, template=template, grows=self.grows
-        )
 
     def _run(self, rows: Sequence[Row], **options: Any) -> list[Generation]:
         writing, texts = self._begin(rows, **options)
@@ -220,15 +172,15 @@ class LanguageModel:
         *,
         on_start: Callable[[Start], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
+        drafts: bool = False,
         guidance: Guidance | Sequence[Guidance] | float = (),
         keywords: Sequence[str] = (),
+        in_sight: bool = False,
         **options: Any,
     ) -> "tuple[_Writing, list[_Text]]":
         """The run of the decoder that options ask for, and the texts that it is to write."""
-        if keywords and self.layout.name == "block" and options.get("block") is None:
-            options["block"] = self.bundle.config.model.block  # a word is seen in its own block only
-        settings = Settings().with_defaults(self.bundle.config.sampler, options)
-        writing, chosen = _Writing(self, settings, on_event), as_guidance(guidance)
+        plan = self.front.plan(options, in_sight=in_sight or bool(keywords))
+        settings, writing, chosen = plan.settings, _Writing(self, plan, on_event, drafts), as_guidance(guidance)
         if isinstance(keywords, str):
             raise ValueError(f"keywords: expected a list of words, got the text {keywords!r}")
         context, texts = self.bundle.config.model.context, []
@@ -239,14 +191,14 @@ class LanguageModel:
             if several or keywords:
                 self._check_window(row, "keywords" if keywords else "guidance")
             if keywords:
-                in_sight = self.layout.name == "block" and self._block(settings) >= len(row.tokens)
+                in_sight = self.layout.name == "block" and plan.block >= len(row.tokens)
                 layout = Full() if in_sight else self.layout
                 put = Placer(self.denoiser, self.process, layout, self.tokenizer, self.device)
                 row, whole = put(row, keywords, _seed(settings, i))
                 several, passes = (*chosen, whole), len(whole.behind)
             if on_start:
                 on_start(Start(i, tuple(row.tokens), tuple(row.editable)))
-            sliding = Sliding.over(row, context, self._block(settings) or 1)
+            sliding = Sliding.over(row, context, plan.block or 1)
             texts.append(_Text(i, row, sliding, prompt, several, nfe=passes))
         return writing, texts
 
@@ -266,20 +218,7 @@ class LanguageModel:
         Raises:
             ConfigError: the model has no blocks, or none of this size.
         """
-        if self.layout.name != "block":
-            raise ConfigError(f"block: a model with the {self.layout.name} layout has no blocks to evaluate in")
-        return layout_named("block", self._block(Settings(block=block)))
-
-    def _block(self, settings: Settings) -> int:
-        """Tokens a block: the caller's choice, and in the block layout one that the network was trained for."""
-        if self.layout.name != "block":
-            return settings.block
-        model = self.bundle.config.model
-        size, smallest = settings.block or model.block, model.smallest_block or model.block
-        if not smallest <= size <= model.block:
-            trained = model.block if smallest == model.block else f"{smallest} to {model.block}"
-            raise ConfigError(f"block: got {size}, this model was trained with blocks of {trained} tokens")
-        return size
+        return self.front.layout_for(block)
 
     def _generation(self, text: "_Text", writing: "_Writing") -> Generation:
         tokens, seconds, settings = tuple(text.sliding.tokens), writing.seconds, writing.settings
@@ -324,9 +263,9 @@ class _Text:
 class _Writing:
     """A run of the decoder over the windows of some texts."""
 
-    def __init__(self, model: LanguageModel, settings: Settings, on_event: Callable[[Event], None] | None):
-        self.settings, self.on_event = settings, on_event
-        self.sampler, self.block = settings.build_sampler(model.process), model._block(settings)
+    def __init__(self, model: LanguageModel, plan: Plan, on_event: Callable[[Event], None] | None, drafts: bool):
+        self.plan, self.settings, self.on_event, self.drafts = plan, plan.settings, on_event, drafts
+        settings = plan.settings
         self.end_id, self.seconds = model.bundle.config.tokens.end, 0.0  # of decoding alone, not of whoever watches
         self.decoder = Decoder(
             model.denoiser,
@@ -351,22 +290,14 @@ class _Writing:
 
     def request(self, text: _Text) -> Request:
         """The next window of a text."""
-        settings, sliding = self.settings, text.sliding
-        tokens, editable = sliding.window()
-        holes = text.row.room
-        steps = settings.steps or (holes if settings.block == 1 else self.sampler.default_steps(holes))
-        return Request(
+        tokens, editable = text.sliding.window()
+        return self.plan.request(
             tokens,
             editable,
-            self.sampler,
-            steps=sliding.share(steps),
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            clamp=settings.clamp,
-            block=self.block,
-            seed=sliding.seed(_seed(settings, text.number)),
+            steps=text.sliding.share(self.plan.steps(text.row.room)),
+            seed=text.sliding.seed(_seed(self.settings, text.number)),
             trace=self.on_event is not None,
+            drafts=self.drafts,
             gaps=text.row.gaps,
             limit=text.row.limit,
             guidance=text.guidance,

@@ -53,9 +53,9 @@ def steer(
     Raises:
         ValueError: no particles, a reward that is not finite, or what `generate` refuses.
     """
-    row = model._row(prompt, max_tokens, template=template, length=length)
+    row = model.front.row(prompt, max_tokens, template=template, length=length)
     model._check_window(row, "steer")
-    writing, texts = model._begin([row] * count, **options)
+    writing, texts = model._begin([row] * count, in_sight=template, **options)
 
     def rewards(rows: Sequence[tuple[int, ...]]) -> list[float]:
         return [reward(text_of(model.tokenizer, tokens)) for tokens in rows]

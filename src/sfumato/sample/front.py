@@ -1,0 +1,200 @@
+"""Everything about a model but its network: its parts checked against each other, texts turned into rows to decode.
+
+It is cheap to load, so that a server can prepare requests in one process and decode them in another.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfumato.config import ConfigError, from_mapping
+from sfumato.model.bundle import BundleConfig, BundleError, find_bundle, read_description
+from sfumato.model.layout import Layout, layout_named
+from sfumato.process import Growing, build_process
+from sfumato.sample.rows import Request
+from sfumato.sample.sampler import Sampler
+from sfumato.sample.settings import Settings
+from sfumato.text.prompt import Row, canvas_row
+from sfumato.text.tokenizer import Tokenizer
+
+_VERSION_BYTES = 1 << 20  # of each weight file that its version depends on, beside its size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings made concrete for a model."""
+
+    settings: Settings
+    sampler: Sampler
+    block: int
+    """Tokens a block, 0 = all in one."""
+
+    def steps(self, room: int) -> int:
+        """Forward passes at most for so many tokens to write."""
+        return self.settings.steps or (room if self.settings.block == 1 else self.sampler.default_steps(room))
+
+    def request(
+        self, tokens: Sequence[int], editable: Sequence[bool], *, steps: int, seed: int, **others: Any
+    ) -> Request:
+        """A row for the decoder; `others` are fields of `Request` that settings do not decide."""
+        settings = self.settings
+        return Request(
+            tokens,
+            editable,
+            self.sampler,
+            steps=steps,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            clamp=settings.clamp,
+            block=self.block,
+            seed=seed,
+            **others,
+        )
+
+
+class Front:
+    """A model's description, tokenizer, process and layout."""
+
+    def __init__(self, config: BundleConfig, tokenizer_json: str, *, path: Path | None = None):
+        """Take the parts of a bundle.
+
+        Raises:
+            BundleError: they do not fit together.
+        """
+        self.config, self.path, where = config, path, path or "bundle"
+        self.tokenizer = Tokenizer.from_json(tokenizer_json)
+        self.process = build_process(
+            config.process,
+            vocab_size=config.model.vocab_size,
+            mask_id=config.tokens.mask,
+            never_written=config.tokens.never_written,
+        )
+        # The likelihood is that of the blocks it writes with.
+        self.layout = layout_named(config.layout, config.sampler.get("block") or config.model.block)
+        self.grows = isinstance(self.process, Growing)
+        if config.shift != self.process.shift:
+            raise BundleError(
+                f"{where}: config.json says shift {config.shift}, but {self.process.name} is {self.process.shift}; "
+                "restore the original file"
+            )
+        if config.model.gap_head != self.grows:
+            raise BundleError(
+                f"{where}: config.json says gap_head {config.model.gap_head}, but {self.process.name} needs "
+                f"{self.grows}; restore the original file"
+            )
+        special = (self.tokenizer.mask_id, self.tokenizer.end_id, self.tokenizer.pad_id, self.tokenizer.start_id)
+        if (config.tokens.mask, config.tokens.end, config.tokens.pad, config.tokens.start) != special:
+            raise BundleError(
+                f"{where}: config.json and tokenizer.json disagree on the ids of mask, end, pad and start; "
+                "restore the original files"
+            )
+        self.block(from_mapping(Settings, config.sampler, where=f"{where}: config.json: sampler"))
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> "Front":
+        """Read all of a bundle but its weights.
+
+        Args:
+            path: a bundle's folder, or the name of a model that comes with the package; None = "tiny".
+
+        Raises:
+            BundleError: the folder is missing, broken, or does not match itself; one line.
+        """
+        folder = find_bundle(path)
+        return cls(*read_description(folder), path=folder)
+
+    @property
+    def context(self) -> int:
+        """The longest row, in tokens."""
+        return self.config.model.context
+
+    def version(self) -> str:
+        """12 hex digits that change when the model does.
+
+        A digest of config.json and of each weight file's name, first MiB and size.
+
+        Raises:
+            OSError: the files went away.
+        """
+        assert self.path is not None, "a model that is only in memory has no version"
+        digest = hashlib.sha256((self.path / "config.json").read_bytes())
+        for file in sorted(self.path.glob("model*.safetensors")):
+            with open(file, "rb") as handle:
+                digest.update(handle.read(_VERSION_BYTES))
+            digest.update(f"{file.name} {file.stat().st_size}".encode())
+        return digest.hexdigest()[:12]
+
+    def plan(self, options: Mapping[str, Any], *, in_sight: bool = False) -> Plan:
+        """What settings mean for this model.
+
+        Args:
+            options: fields of `Settings`; None = the model's own default.
+            in_sight: text right of what is written matters: unless the caller chose a block, it is as large as can be,
+                since a block sees to its right nothing but itself.
+
+        Raises:
+            ConfigError: an unknown or impossible setting.
+        """
+        if in_sight and self.layout.name == "block" and options.get("block") is None:
+            options = {**options, "block": self.config.model.block}
+        settings = Settings().with_defaults(self.config.sampler, dict(options))
+        return Plan(settings, settings.build_sampler(self.process), self.block(settings))
+
+    def block(self, settings: Settings) -> int:
+        """Tokens a block: the caller's choice, and in the block layout one that the network was trained for.
+
+        Raises:
+            ConfigError: it was not.
+        """
+        if self.layout.name != "block":
+            return settings.block
+        model = self.config.model
+        size, smallest = settings.block or model.block, model.smallest_block or model.block
+        if not smallest <= size <= model.block:
+            trained = model.block if smallest == model.block else f"{smallest} to {model.block}"
+            raise ConfigError(f"block: got {size}, this model was trained with blocks of {trained} tokens")
+        return size
+
+    def layout_for(self, block: int) -> Layout:
+        """The layout with blocks of this size, for evaluation.
+
+        Raises:
+            ConfigError: the model has no blocks, or none of this size.
+        """
+        if self.layout.name != "block":
+            raise ConfigError(f"block: a model with the {self.layout.name} layout has no blocks to evaluate in")
+        return layout_named("block", self.block(Settings(block=block)))
+
+    def row(
+        self, text: str, max_tokens: int, *, template: bool = False, length: int | None = None, windows: bool = True
+    ) -> Row:
+        """A prompt or template as a row.
+
+        Args:
+            text: what is given.
+            max_tokens: length of the open end; where rows grow, of all that is written at most.
+            template: braces in the text are holes.
+            length: write exactly so many tokens behind a prompt; takes the place of `max_tokens`.
+            windows: the open end may reach beyond the context, to be written in windows.
+
+        Raises:
+            ValueError: a malformed template, an impossible length, or a text longer than the context.
+        """
+        if not isinstance(text, str):
+            raise ValueError(f"{'template' if template else 'prompt'}: expected text, got {type(text).__name__}")
+        if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
+            raise ValueError(f"max_tokens: expected a whole number, got {max_tokens!r}")
+        context = self.context
+        if length is not None:
+            if template or not isinstance(length, int) or isinstance(length, bool) or length < 1:
+                raise ValueError(f"length: expected a number of tokens behind a prompt, got {length!r}")
+            text, template = text.replace("{", "{{").replace("}", "}}") + f"{{{length}}}", True
+        if windows and not template and not self.grows:  # what is written may be longer than the context, the rest not
+            canvas_row(self.tokenizer, text, context=context, max_tokens=1)
+            context += max_tokens
+        return canvas_row(
+            self.tokenizer, text, context=context, max_tokens=max_tokens, template=template, grows=self.grows
+        )
