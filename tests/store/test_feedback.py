@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from sfumato.store.feedback import PAGE, FeedbackStore
+from sfumato.store.feedback import FeedbackStore
 from sfumato.store.records import Feedback, Response
 
 MORNING = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
@@ -101,10 +101,11 @@ def test_only_the_kinds_that_are_wanted(store: FeedbackStore, refused: Callable)
     assert "time zone" in refused(ValueError, store.read, since=datetime(2031, 1, 1))
 
 
-def test_reading_goes_on_where_the_last_page_ended(store: FeedbackStore):
-    count = 2 * PAGE + 1
+def test_reading_goes_on_where_the_last_page_ended(store: FeedbackStore, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sfumato.store.feedback.PAGE", 10)
+    count = 21
     for n in range(count):  # many at the same moment: the id decides
-        store.add(thumb("a", id=f"{n:04}", created=MORNING + timedelta(seconds=n // 300)), [response("a")])
+        store.add(thumb("a", id=f"{n:04}", created=MORNING + timedelta(seconds=n // 13)), [response("a")])
     reading = store.read()
     assert next(reading)[0].id == "0000"
     store.add(thumb("a", id="late", created=MORNING + timedelta(hours=1)))  # a reader is in no writer's way

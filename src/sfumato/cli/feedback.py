@@ -20,9 +20,7 @@ EXCERPT = 60  # characters
 class Options:
     """The flags of `counts`."""
 
-    url: str = option(
-        "", "a file, sqlite:///FILE or postgresql://... (default: $SFUMATO_FEEDBACK, or a file of yours)"
-    )
+    url: str = option("", "a file, sqlite:///FILE or postgresql://... (default: $SFUMATO_FEEDBACK, or a file of yours)")
     json: bool = option(False, "write the result as JSON, and nothing else, to standard output")
 
     def open(self) -> "FeedbackStore":
