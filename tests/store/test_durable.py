@@ -109,6 +109,12 @@ def test_no_server_and_a_wrong_password_are_one_line(postgres, refused: Callable
     assert "none" in refused(OSError, FeedbackStore, postgres.url("none"))
 
 
+def test_the_password_may_come_from_the_environment(postgres, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PGPASSWORD", "s3cret-word")
+    with FeedbackStore(postgres.new_url().replace(":s3cret-word", "")) as store:
+        assert store.add(*thumb("a"))
+
+
 def test_a_file_that_cannot_be_a_database_is_one_line(tmp_path: Path, refused: Callable):
     (tmp_path / "text").write_text("This is no database. " * 100)
     assert "not a database" in refused(OSError, FeedbackStore, str(tmp_path / "text"))
