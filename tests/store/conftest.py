@@ -5,6 +5,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,29 +63,31 @@ def _someone() -> str | None:
     return next((name for name in ("postgres", "nobody") if name in names), None)
 
 
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     programs, user = _programs(), _someone() if os.geteuid() == 0 else None
     if programs is None:
         pytest.skip("PostgreSQL is not installed: no initdb, pg_ctl and postgres")
     if os.geteuid() == 0 and user is None:
         pytest.skip("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
-    base = tmp_path_factory.mktemp("postgres")
-    if user is not None:  # another user has to reach it
-        shutil.chown(base, user)
-        for parent in [base, *base.parents][:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = Postgres(programs, base / "data", port, user)
-    password = base / "password"
-    password.write_text("s3cret-word")
-    quick = ("--no-sync", "--no-locale", "--encoding=UTF8", "--auth=scram-sha-256")
-    server.run("initdb", "-D", server.folder, "-U", "keeper", f"--pwfile={password}", *quick)
-    server.start()
-    yield server
-    server.stop()
+    # not below pytest's folder, which each new session on the machine closes to all users but its own
+    with tempfile.TemporaryDirectory(prefix="sfumato-postgres-") as folder:
+        if user is not None:
+            shutil.chown(folder, user)
+        server = Postgres(programs, Path(folder) / "data", _free_port(), user)
+        password = Path(folder) / "password"
+        password.write_text("s3cret-word")
+        quick = ("--no-sync", "--no-locale", "--encoding=UTF8", "--auth=scram-sha-256")
+        server.run("initdb", "-D", server.folder, "-U", "keeper", f"--pwfile={password}", *quick)
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

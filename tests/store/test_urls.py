@@ -44,6 +44,7 @@ def test_postgresql_whatever_it_is_called(scheme: str):
         *["", "mysql://ada:s3cret@host/db", "postgresql+psycopg2://ada:s3cret@host/db", "https://s3cret", "://s3cret"],
         *["sqlite://", "sqlite:///:memory:", ":memory:", "sqlite://file.db", "sqlite:///f.db?mode=ro"],
         *["postgresql://ada:s3cret@host:port/db", "postgresql://ada:s3cret@[::1/db"],
+        *["postgresql://ada:a@s3cret@host/db", "postgresql:ada:s3cret@host/db", "postgres:/ada:s3cret@host/db"],
     ],
 )
 def test_what_is_no_database(text: str, refused: Callable):

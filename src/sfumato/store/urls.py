@@ -1,12 +1,14 @@
 """Where a database is: from what the user gives to what the driver takes, without telling anybody the password."""
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+NO_FILE = re.compile("(sqlite|postgres(ql)?)([+][a-z0-9]+)?:")  # a URL without its two slashes
 EXPECTED = "expected a file, sqlite:///FILE or postgresql://USER@HOST/DATABASE"
 _DRIVERS = {
     "sqlite": "sqlite",
@@ -34,6 +36,8 @@ def parse_url(text: str) -> URL:
     if not text:
         raise ValueError(f"feedback url: {EXPECTED}, got nothing")
     if "://" not in text:
+        if NO_FILE.match(text):  # as a file its name would show the password
+            raise ValueError(f"feedback url: two slashes are missing after the colon; {EXPECTED}")
         return _sqlite(URL.create("sqlite", database=text))
     try:
         url = make_url(text)
@@ -44,6 +48,8 @@ def parse_url(text: str) -> URL:
     url = url.set(drivername=_DRIVERS[url.drivername])
     if url.drivername == "sqlite":
         return _sqlite(url)
+    if "@" in (url.host or ""):  # the rest of a password, which messages would show
+        raise ValueError("feedback url: an @ in a user or password is written %40")
     if find_spec("psycopg") is None:
         raise ValueError("feedback url: PostgreSQL needs a driver; pip install 'sfumato[postgresql]'")
     return url
