@@ -12,6 +12,7 @@ from sfumato.model.device import resolve_device, resolve_dtype
 from sfumato.model.layout import Full, Layout, layout_named
 from sfumato.process import Growing, build_process
 from sfumato.sample.compiled import CompiledTrunk
+from sfumato.sample.constraint import Constraint
 from sfumato.sample.decoder import Decoder, Request
 from sfumato.sample.guidance import Guidance, as_guidance
 from sfumato.sample.guided import steerable
@@ -143,7 +144,8 @@ class LanguageModel:
                 which begins with the end of the one before. Where rows grow, the greatest length, within the context.
             length: write exactly so many tokens and end there; takes the place of `max_tokens`.
             options: fields of `Settings`; `guidance`, a `Guidance`, several, or the scale of classifier-free guidance;
-                `keywords`, words that must appear; and `on_start`, `on_event` to watch.
+                `keywords`, words that must appear; `constraint`, what the continuation obeys (`sample.constraint`); and
+                `on_start`, `on_event` to watch.
 
         Returns:
             A `Generation`, or a list of them.
@@ -222,13 +224,16 @@ class LanguageModel:
         on_event: Callable[[Event], None] | None = None,
         guidance: Guidance | Sequence[Guidance] | float = (),
         keywords: Sequence[str] = (),
+        constraint: Constraint | None = None,
         **options: Any,
     ) -> "tuple[_Writing, list[_Text]]":
         """The run of the decoder that options ask for, and the texts that it is to write."""
         if keywords and self.layout.name == "block" and options.get("block") is None:
             options["block"] = self.bundle.config.model.block  # a word is seen in its own block only
+        if constraint is not None and constraint.sequential and options.get("sampler") is None:
+            options["sampler"] = "left_to_right"
         settings = Settings().with_defaults(self.bundle.config.sampler, options)
-        writing, chosen = _Writing(self, settings, on_event), as_guidance(guidance)
+        writing, chosen = _Writing(self, settings, on_event, constraint), as_guidance(guidance)
         if isinstance(keywords, str):
             raise ValueError(f"keywords: expected a list of words, got the text {keywords!r}")
         context, texts = self.bundle.config.model.context, []
@@ -236,8 +241,8 @@ class LanguageModel:
             prompt, several, passes = row.first_written, chosen, 0
             if keywords and not steerable(self.process):
                 raise ValueError(f"keywords: not for the {self.process.name} process; use a masked model")
-            if several or keywords:
-                self._check_window(row, "keywords" if keywords else "guidance")
+            if several or keywords or constraint:
+                self._check_window(row, "keywords" if keywords else "guidance" if several else "constraint")
             if keywords:
                 in_sight = self.layout.name == "block" and self._block(settings) >= len(row.tokens)
                 layout = Full() if in_sight else self.layout
@@ -285,13 +290,14 @@ class LanguageModel:
         tokens, seconds, settings = tuple(text.sliding.tokens), writing.seconds, writing.settings
         end_id = self.bundle.config.tokens.end
         ended = end_id in tokens
+        stopped = ended or bool(writing.constraint and writing.constraint.complete(tokens[text.prompt :]))
         last = tokens.index(end_id) + 1 if ended else len(tokens)
         committed = last - text.row.editable.count(False) if text.row.gaps else sum(text.row.editable[:last])
         return Generation(
             text=text_of(self.tokenizer, tokens),
             completion=text_of(self.tokenizer, tokens, text.prompt),
             tokens=tokens,
-            finish_reason="stop" if ended else "length",
+            finish_reason="stop" if stopped else "length",
             seed=_seed(settings, text.number),
             settings=settings,
             stats=Stats(
@@ -324,8 +330,14 @@ class _Text:
 class _Writing:
     """A run of the decoder over the windows of some texts."""
 
-    def __init__(self, model: LanguageModel, settings: Settings, on_event: Callable[[Event], None] | None):
-        self.settings, self.on_event = settings, on_event
+    def __init__(
+        self,
+        model: LanguageModel,
+        settings: Settings,
+        on_event: Callable[[Event], None] | None,
+        constraint: Constraint | None = None,
+    ):
+        self.settings, self.on_event, self.constraint = settings, on_event, constraint
         self.sampler, self.block = settings.build_sampler(model.process), model._block(settings)
         self.end_id, self.seconds = model.bundle.config.tokens.end, 0.0  # of decoding alone, not of whoever watches
         self.decoder = Decoder(
@@ -370,6 +382,7 @@ class _Writing:
             gaps=text.row.gaps,
             limit=text.row.limit,
             guidance=text.guidance,
+            constraint=self.constraint,
         )
 
     def _take(self, text: _Text, event: Event) -> None:
