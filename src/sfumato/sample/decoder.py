@@ -20,7 +20,7 @@ from sfumato.model.transformer import Denoiser
 from sfumato.process import Gaussian, Growing, Process
 from sfumato.sample.categorical import Draw
 from sfumato.sample.compiled import CompiledTrunk
-from sfumato.sample.constraint.constrained import check_constraint, constrained, filled
+from sfumato.sample.constraint.constrained import check_constraint, constrained, kept
 from sfumato.sample.forward import Counters, Forward
 from sfumato.sample.guided import Guided
 from sfumato.sample.latents import Latents
@@ -86,8 +86,8 @@ class Decoder:
         """Queue a row; it takes part from the next step on.
 
         Raises:
-            ValueError: its sampler, its guidance or its constraint makes no sense for the model, its steps are fewer than its blocks,
-                or nothing stands before the first token to predict.
+            ValueError: its sampler, its guidance or its constraint makes no sense for the model, its steps are fewer
+                than its blocks, or nothing stands before the first token to predict.
         """
         if self.process.name not in request.sampler.processes:
             raise ValueError(f"sampler: {request.sampler.name!r} is not for the {self.process.name} process")
@@ -183,7 +183,7 @@ class Decoder:
             mine_N, index_M = _mine(part, index_N, len(samplers))
             logits_MV = told_NV if mine_N is None else told_NV[mine_N]
             after = sampler.step(logits_MV, index_M, after, part, process=self.process, draw=draw, seeds_B=seeds_B)
-        after = filled(self._rows, after)
+        after = kept(self._rows, canvas, after, draw)
         seen = sights(self._rows, canvas, after, index_N, logits_NV, revises=self.process.revises)
         new_BL = None
         if self.growing:

@@ -8,11 +8,12 @@ sets, V vocabulary.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
+_MOST_STEPS = 100_000
 _FAR = 1 << 30
 
 
@@ -34,6 +35,9 @@ class Automaton:
     vocab_size: int
     end_id: int
 
+    _steps: dict[tuple[int, int], int | None] = field(default_factory=dict)
+    """What `follow` has found, for the next time."""
+
     @property
     def states(self) -> int:
         """S."""
@@ -43,6 +47,16 @@ class Automaton:
     def begin_S(self) -> np.ndarray:
         """int64 (S + 1), where the edges of each state begin."""
         return np.searchsorted(self.source_E, np.arange(self.states + 1))
+
+    @cached_property
+    def by_source(self) -> "Order":
+        """The edges by source, as they stand."""
+        return Order.of(self.source_E)
+
+    @cached_property
+    def members(self) -> "Order":
+        """The members by set, as they stand."""
+        return Order.of(self.set_M)
 
     @cached_property
     def by_target(self) -> "Order":
@@ -64,7 +78,7 @@ class Automaton:
         """The members by token."""
         return Order.of(self.token_M)
 
-    def sets_with(self, token: int) -> np.ndarray:
+    def _sets_with(self, token: int) -> np.ndarray:
         """int64, the sets that hold a token."""
         order = self.by_token
         at = np.searchsorted(order.key, token)
@@ -75,9 +89,14 @@ class Automaton:
 
     def follow(self, state: int, token: int) -> int | None:
         """The state after a token; None where the token is not allowed."""
-        edges = slice(self.begin_S[state], self.begin_S[state + 1])
-        found = np.nonzero(np.isin(self.set_E[edges], self.sets_with(token)))[0]
-        return int(self.target_E[edges][found[0]]) if len(found) else None
+        key = (state, token)
+        if key not in self._steps:
+            if len(self._steps) > _MOST_STEPS:
+                self._steps.clear()
+            edges = slice(self.begin_S[state], self.begin_S[state + 1])
+            found = np.nonzero(np.isin(self.set_E[edges], self._sets_with(token)))[0]
+            self._steps[key] = int(self.target_E[edges][found[0]]) if len(found) else None
+        return self._steps[key]
 
     def choices(self, state: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens allowed in a state, and the state after each."""

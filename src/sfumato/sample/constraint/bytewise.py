@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sfumato.sample.constraint.language import Alt, Chars, Language, Seq
+from sfumato.sample.constraint.language import Alt, Chars, Language, Repeat, Seq
 
-MOST_PARTS = 200_000  # states of the nondeterministic automaton
+MOST_PARTS = 100_000  # states of the nondeterministic automaton
 MOST_STATES = 20_000
-MOST_WORK = 6_000_000  # members looked at while subsets are built, about a second
+MOST_WORK = 4_000_000  # members looked at while subsets are built, about a second
 DEAD = -1
+_EMPTY = Seq()
 
 
 class TooLarge(ValueError):
@@ -52,6 +53,7 @@ class _Parts:
     """Of each state: first byte, last byte, next state."""
     jumps: list[list[int]] = field(default_factory=lambda: [[]])
     """States that are reached without a byte."""
+    known: dict[tuple[int, int], int] = field(default_factory=dict)
     final = 0
 
     def state(self, jumps: list[int] | None = None) -> int:
@@ -62,7 +64,13 @@ class _Parts:
         return len(self.moves) - 1
 
     def add(self, language: Language, after: int) -> int:
-        """The state from which the language leads to `after`."""
+        """The state from which the language leads to `after`; a part that leads there already is used again."""
+        key = (id(language), after)
+        if key not in self.known:
+            self.known[key] = self._add(language, after)
+        return self.known[key]
+
+    def _add(self, language: Language, after: int) -> int:
         if isinstance(language, Chars):
             return self._chars(language, after)
         if isinstance(language, Seq):
@@ -71,18 +79,28 @@ class _Parts:
             return after
         if isinstance(language, Alt):
             return self.state([self.add(part, after) for part in language.parts])
+        return self._repeat(language, after)
+
+    def _repeat(self, language: Repeat, after: int) -> int:
+        part, between = language.part, language.between or _EMPTY
+        least = max(language.least, 1)
+        if language.most == 0:
+            return after
         begin = after
         if language.most is None:
-            begin = self.state()
-            self.jumps[begin] += [self.add(language.part, begin), after]
-        for _ in range((language.most or language.least) - language.least):
-            begin = self.state([self.add(language.part, begin), after])
-        for _ in range(language.least):
-            here = len(self.moves)
-            begin = self.add(language.part, begin)
-            if len(self.moves) == here:  # the part is the empty text
+            behind = self.state()
+            loop = self.state()
+            self.jumps[loop].append(self.add(part, behind))
+            self.jumps[behind] += [self.add(between, loop), after]
+            begin = behind
+        else:
+            for _ in range(language.most - least):
+                begin = self.state([self.add(between, self.add(part, begin)), after])
+        for i in range(least):
+            before, begin = begin, self.add(part, begin if i == 0 else self.add(between, begin))
+            if begin == before:  # nothing but the empty text
                 break
-        return begin
+        return begin if language.least else self.state([begin, after])
 
     def _chars(self, one: Chars, after: int) -> int:
         begin, tails = self.state(), {}

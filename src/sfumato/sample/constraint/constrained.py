@@ -38,11 +38,6 @@ def check_constraint(request: Request, process: Process) -> None:
             f"sampler: {sampler.name!r} may guess or take back what it writes, which no constraint survives; use one "
             f"of {', '.join(_SURE)}, without patience"
         )
-    if constraint.sequential and sampler.name != "left_to_right":
-        raise ValueError(
-            f"sampler: {sampler.name!r} writes in any order, but this grammar is understood from left to right only; "
-            "use left_to_right"
-        )
     first = list(request.editable).index(True)
     room = len(request.editable) - first
     if any(request.gaps) or not all(request.editable[first:]):
@@ -88,18 +83,28 @@ def constrained(
     return logits_NV, replace(draw, decided_BL=decided_BL)
 
 
-def filled(requests: Sequence[Request], canvas: Canvas) -> Canvas:
-    """The canvas with every token of the active blocks to which there is no alternative."""
+def kept(requests: Sequence[Request], before: Canvas, after: Canvas, draw: Draw) -> Canvas:
+    """The canvas after a step as the constraints want it, with every token to which there is no alternative.
+
+    Args:
+        requests: the rows.
+        before: the canvas that the network saw.
+        after: what the samplers made of it.
+        draw: of this step.
+    """
+    canvas = after
     for row, request in enumerate(requests):
         if request.constraint is None:
             continue
+        if request.constraint.sequential and draw.decided_BL is not None:
+            canvas = _in_order(row, before, canvas, draw.decided_BL[row])
         open_L = open_in_block(canvas)[row]
         places = open_L.nonzero().flatten().tolist()
         if not places:
             continue
         first, tokens = _known(request, canvas, row)
         upto = min(places[-1] + 1, places[0] + _AHEAD) - first
-        tokens = (tokens + [_OPEN] * upto)[: max(upto, len(tokens))]
+        tokens += [_OPEN] * (upto - len(tokens))
         forced = request.constraint.forced(tokens, len(request.tokens) - first - len(tokens))
         known = [(place, forced[place - first]) for place in places if place - first < len(forced)]
         known = [(place, token) for place, token in known if token != _OPEN]
@@ -107,6 +112,23 @@ def filled(requests: Sequence[Request], canvas: Canvas) -> Canvas:
             index_C = torch.tensor([place for place, _ in known], device=open_L.device) + row * open_L.shape[0]
             canvas = canvas.write(index_C, torch.tensor([token for _, token in known], device=open_L.device))
     return canvas
+
+
+def _in_order(row: int, before: Canvas, after: Canvas, decided_L: Tensor) -> Canvas:
+    """The row with what was written up to its first open place, and at least one token more than before."""
+    was_L = before.open_BL[row]
+    first = int(was_L.int().argmax())
+    if not was_L[first] or decided_L[first] == _OPEN:
+        return after
+    still_L = after.open_BL[row] & was_L
+    still_L[first] = False
+    late_L = was_L & (still_L.cumsum(dim=0) > 0)
+    tokens_BL, open_BL = after.tokens_BL.clone(), after.open_BL.clone()
+    tokens_BL[row] = torch.where(late_L, before.tokens_BL[row], after.tokens_BL[row])
+    tokens_BL[row, first] = decided_L[first]
+    open_BL[row] = torch.where(late_L, was_L, after.open_BL[row])
+    open_BL[row, first] = False
+    return replace(after, tokens_BL=tokens_BL, open_BL=open_BL)
 
 
 def _known(request: Request, canvas: Canvas, row: int) -> tuple[int, list[int]]:

@@ -61,17 +61,17 @@ class Stretch:
         score_LG = self._scores(log_p_LV, _log_sum)
         behind_LS = self._backward(score_LG, _log_sum)
         before_LS = self._forward(score_LG)
-        automaton, order, found = self.automaton, self.automaton.by_token, []
-        for i, log_p_V in enumerate(log_p_LV):
-            if log_p_V is None:
-                found.append(None)
-                continue
-            pair_E = before_LS[i][automaton.source_E] + behind_LS[i + 1][automaton.target_E]
-            weight_G = _grouped(pair_E, automaton.by_set, _log_sum)
-            weight_K = _grouped(weight_G[automaton.set_M], order, _log_sum)
-            value_V = np.full(automaton.vocab_size, _NEVER)
+        automaton, order = self.automaton, self.automaton.by_token
+        read = [i for i, log_p_V in enumerate(log_p_LV) if log_p_V is not None]
+        pair_NE = before_LS[read][:, automaton.source_E] + behind_LS[1:][read][:, automaton.target_E]
+        weight_NG = _grouped(pair_NE, automaton.by_set, _log_sum)
+        weight_NK = _grouped(weight_NG[:, automaton.set_M], order, _log_sum) - behind_LS[0][self.state]
+        found: list[np.ndarray | None] = [None] * len(log_p_LV)
+        for i, weight_K in zip(read, weight_NK, strict=True):
+            log_p_V, value_V = log_p_LV[i], np.full(automaton.vocab_size, _NEVER)
+            assert log_p_V is not None
             value_V[order.key] = log_p_V[order.key] + weight_K
-            found.append(value_V - behind_LS[0][self.state])
+            found[i] = value_V
         return found
 
     def forced(self) -> list[int]:
@@ -95,26 +95,22 @@ class Stretch:
     def _scores(self, log_p_LV: Sequence[np.ndarray | None], reduce: "_Reduce") -> np.ndarray:
         """float64 (L, G): of each set at each place, the best or the total weight of its tokens."""
         automaton = self.automaton
-        by_set = Order(np.arange(len(automaton.token_M)), automaton.begin_G[:-1], np.arange(len(automaton.begin_G) - 1))
-        score_LG = np.zeros((len(self.tokens_L), len(by_set.key)))
+        score_LM = np.zeros((len(self.tokens_L), len(automaton.token_M)))
         for i, (token, log_p_V) in enumerate(zip(self.tokens_L, log_p_LV, strict=True)):
             if token != OPEN:
-                score_LG[i] = _NEVER
-                score_LG[i, automaton.sets_with(token)] = 0.0
-            elif log_p_V is None:
-                score_LG[i] = reduce(np.zeros(len(automaton.token_M)), by_set)
-            else:
-                score_LG[i] = reduce(log_p_V[automaton.token_M], by_set)
-        return score_LG
+                score_LM[i] = np.where(automaton.token_M == token, 0.0, _NEVER)
+            elif log_p_V is not None:
+                score_LM[i] = log_p_V[automaton.token_M]
+        return reduce(score_LM, automaton.members)
 
     def _backward(self, score_LG: np.ndarray, reduce: "_Reduce") -> np.ndarray:
         """float64 (L + 1, S): the best or the total weight of what leads from a state before a place to a good end."""
         automaton = self.automaton
-        by_source = Order(np.arange(len(automaton.source_E)), automaton.begin_S[:-1], np.arange(automaton.states))
-        value_LS = np.empty((len(score_LG) + 1, automaton.states))
+        value_LS = np.full((len(score_LG) + 1, automaton.states), _NEVER)
         value_LS[-1] = np.where(automaton.distance_S <= self.after, 0.0, _NEVER)
         for i in range(len(score_LG) - 1, -1, -1):
-            value_LS[i] = reduce(score_LG[i][automaton.set_E] + value_LS[i + 1][automaton.target_E], by_source)
+            pair_E = score_LG[i][automaton.set_E] + value_LS[i + 1][automaton.target_E]
+            value_LS[i][automaton.by_source.key] = reduce(pair_E, automaton.by_source)
         return value_LS
 
     def _forward(self, score_LG: np.ndarray, reduce: "_Reduce | None" = None) -> np.ndarray:
@@ -157,19 +153,19 @@ _Reduce = Callable[[np.ndarray, Order], np.ndarray]
 
 def _grouped(value: np.ndarray, order: Order, reduce: _Reduce) -> np.ndarray:
     """Reduce values that are not in order yet."""
-    return reduce(value[order.order], order)
+    return reduce(value[..., order.order], order)
 
 
 def _max(value: np.ndarray, order: Order) -> np.ndarray:
-    """The maximum of each group of consecutive values."""
-    return np.maximum.reduceat(value, order.begin)
+    """The maximum of each group of consecutive values of the last axis."""
+    return np.maximum.reduceat(value, order.begin, axis=-1)
 
 
 def _log_sum(value: np.ndarray, order: Order) -> np.ndarray:
     """Log sum exp of each group of consecutive values; -inf for groups without weight."""
-    top = np.maximum.reduceat(value, order.begin)
+    top = np.maximum.reduceat(value, order.begin, axis=-1)
     finite = np.where(np.isneginf(top), 0.0, top)
-    sizes = np.diff(np.append(order.begin, len(value)))
-    total = np.add.reduceat(np.exp(value - np.repeat(finite, sizes)), order.begin)
+    sizes = np.diff(np.append(order.begin, value.shape[-1]))
+    total = np.add.reduceat(np.exp(value - np.repeat(finite, sizes, axis=-1)), order.begin, axis=-1)
     with np.errstate(divide="ignore"):
         return np.log(total) + finite

@@ -43,6 +43,8 @@ class Repeat:
     part: "Language"
     least: int = 0
     most: int | None = None
+    between: "Language | None" = None
+    """What stands between two of them."""
 
 
 Language = Chars | Seq | Alt | Repeat
@@ -103,7 +105,8 @@ def quoted(language: Language) -> Language:
     if isinstance(language, Chars):
         return _quoted_chars(language)
     if isinstance(language, Repeat):
-        return Repeat(quoted(language.part), language.least, language.most)
+        between = None if language.between is None else quoted(language.between)
+        return Repeat(quoted(language.part), language.least, language.most, between)
     parts = tuple(quoted(part) for part in language.parts)
     return Seq(parts) if isinstance(language, Seq) else Alt(parts)
 
@@ -122,6 +125,7 @@ def lengths(language: Language) -> tuple[int, int | None]:
     if isinstance(language, Chars):
         return 1, 1
     if isinstance(language, Repeat):
+        assert language.between is None
         least, most = lengths(language.part)
         limit = 0 if most == 0 else None if most is None or language.most is None else most * language.most
         return least * language.least, limit

@@ -147,7 +147,7 @@ class _Reader:
 
 @lru_cache(maxsize=16)
 def _category(name: Any, ascii_only: bool) -> Ranges:
-    """The characters of a class such as \\w; the ASCII ones alone for what some dialects take no further."""
+    r"""The characters of a class such as \w; the ASCII ones alone for what some dialects take no further."""
     text = "".join(map(chr, (*range(1, 0xD800), *range(0xE000, 0x110000))))
     found = ranges((ord(text[m.start()]), ord(text[m.end() - 1])) for m in re.finditer(_CLASSES[name] + "+", text))
     narrow = ascii_only and _CLASSES[name].islower() or name is op.CATEGORY_DIGIT

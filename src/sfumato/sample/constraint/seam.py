@@ -31,7 +31,9 @@ class Choice:
     """What a constraint makes of it."""
 
     tokens: Sequence[int]
-    """A token for each place. Written tokens stay; any of the others may be committed, in any order."""
+    """A token for each place. Written tokens stay; any of the others may be committed, in any order.
+
+    A sequential constraint may decide on the first open places only, and gives -1 for the others."""
     log_p: Sequence[np.ndarray | None]
     """For the samplers: of each place that was read, float64_V, how probable each token is under the constraint."""
 
@@ -41,7 +43,7 @@ class Constraint(Protocol):
 
     @property
     def sequential(self) -> bool:
-        """Whether text is only understood from left to right: then places must be written in that order."""
+        """Whether text is only understood from left to right: then places are written in that order."""
         ...
 
     @property
