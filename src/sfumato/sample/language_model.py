@@ -52,7 +52,7 @@ class Generation:
     tokens: tuple[int, ...]
     """The canvas row."""
     finish_reason: str
-    """stop = the model ended the text; length = the canvas is full."""
+    """stop = the model ended the text, or it is all that its constraint asks for; length = the canvas is full."""
     seed: int
     settings: Settings
     stats: Stats
@@ -230,8 +230,8 @@ class LanguageModel:
         """The run of the decoder that options ask for, and the texts that it is to write."""
         if keywords and self.layout.name == "block" and options.get("block") is None:
             options["block"] = self.bundle.config.model.block  # a word is seen in its own block only
-        if constraint is not None and constraint.sequential and options.get("sampler") is None:
-            options["sampler"] = "left_to_right"
+        if constraint is not None and keywords:
+            raise ValueError("keywords: cannot stand in a text with a constraint; name them in the constraint")
         settings = Settings().with_defaults(self.bundle.config.sampler, options)
         writing, chosen = _Writing(self, settings, on_event, constraint), as_guidance(guidance)
         if isinstance(keywords, str):
@@ -290,14 +290,14 @@ class LanguageModel:
         tokens, seconds, settings = tuple(text.sliding.tokens), writing.seconds, writing.settings
         end_id = self.bundle.config.tokens.end
         ended = end_id in tokens
-        stopped = ended or bool(writing.constraint and writing.constraint.complete(tokens[text.prompt :]))
+        whole = ended if writing.constraint is None else writing.constraint.complete(tokens[text.prompt :])
         last = tokens.index(end_id) + 1 if ended else len(tokens)
         committed = last - text.row.editable.count(False) if text.row.gaps else sum(text.row.editable[:last])
         return Generation(
             text=text_of(self.tokenizer, tokens),
             completion=text_of(self.tokenizer, tokens, text.prompt),
             tokens=tokens,
-            finish_reason="stop" if stopped else "length",
+            finish_reason="stop" if whole else "length",
             seed=_seed(settings, text.number),
             settings=settings,
             stats=Stats(

@@ -66,11 +66,12 @@ def constrained(
     length = canvas.tokens_BL.shape[1]
     decided_BL = torch.full_like(canvas.tokens_BL, _OPEN)
     logits_NV = logits_NV.clone()
+    begin_B = torch.searchsorted(index_N, torch.arange(len(requests) + 1, device=index_N.device) * length).tolist()
     for row in rows:
-        at_M = (index_N // length == row).nonzero().flatten()
-        if not len(at_M):
-            continue
+        at_M = slice(begin_B[row], begin_B[row + 1])
         index_M, constraint = index_N[at_M], requests[row].constraint
+        if not len(index_M):
+            continue
         assert constraint is not None
         first, tokens = _known(requests[row], canvas, row)
         look = _look(requests[row], first, tokens, logits_NV[at_M], index_M, canvas, draw)

@@ -48,13 +48,12 @@ def from_schema(schema: Any, tokenizer: Tokenizer, reason: str) -> "Grammar":
 def _grammar(text: str, tokenizer: Tokenizer, what: str, reason: str = "") -> "Grammar":
     library = _library()
     vocabulary = _vocabulary(tokenizer)
-    if error := library.LLMatcher.validate_grammar(text, vocabulary):
-        if not library.LLMatcher.is_validate_warning(error):
-            raise ValueError(f"{what}: {reason}{' '.join(error.split())[:300]}")
-    grammar = Grammar(library.LLMatcher(vocabulary, text, log_level=0), tokenizer)
-    if grammar.begin.is_error():
-        raise ValueError(f"{what}: {reason}{' '.join(grammar.begin.get_error().split())[:300]}")
-    return grammar
+    wrong, messages = library.LLMatcher.validate_grammar_with_warnings(text, vocabulary)
+    matcher = library.LLMatcher(vocabulary, text, log_level=0)
+    if wrong or matcher.is_error():
+        told = messages[0] if messages else matcher.get_error()
+        raise ValueError(f"{what}: {reason}{' '.join(told.split())[:300]}")
+    return Grammar(matcher, tokenizer)
 
 
 @dataclass(eq=False)
@@ -90,19 +89,17 @@ class Grammar:
             told_V[allowed] = plain_V[allowed]
             tokens[place], log_p[place], written = token, told_V, (*written, token)
             if token != self.tokenizer.end_id:
-                assert matcher.consume_token(token), matcher.get_error()
+                matcher.consume_token(token)
         return Choice(tokens, log_p)
 
     def forced(self, tokens: Sequence[int], after: int) -> Sequence[int]:
         """What follows without an alternative, if there is room for it."""
         found, first = [_OPEN] * len(tokens), list(tokens).index(_OPEN)
         matcher = self._after(tokens[:first])
-        ways = [] if matcher.is_stopped() else matcher.compute_ff_tokens()
         way = self._way(tuple(tokens[:first]), matcher)
-        if way is not None and way[: len(ways)] != ways:  # another tokenization could need more room
-            return found
-        for place, token in zip(range(first, len(tokens)), ways, strict=False):
-            found[place] = token
+        sure = [] if matcher.is_stopped() else matcher.compute_ff_tokens()
+        if way is not None and way[: len(sure)] == sure:  # another tokenization could need more room than there is
+            found[first:] = [*sure, *[_OPEN] * len(tokens)][: len(tokens) - first]
         return found
 
     def complete(self, tokens: Sequence[int]) -> bool:
@@ -116,9 +113,9 @@ class Grammar:
         return bool(matcher.is_accepting())
 
     def _after(self, tokens: Sequence[int]) -> Any:
+        """The matcher behind these tokens. One that meets a limit of its own has stopped: the text ends there."""
         matcher = self.begin.deep_copy()
-        text = [token for token in tokens if token != self.tokenizer.end_id]
-        assert matcher.consume_tokens(text) if text else True, "an invalid token was written"
+        matcher.consume_tokens([token for token in tokens if token != self.tokenizer.end_id])
         return matcher
 
     def _allowed(self, matcher: Any) -> np.ndarray:
