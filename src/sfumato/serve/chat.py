@@ -1,0 +1,169 @@
+"""`/v1/chat/completions`: conversations, JSON answers and calls of tools."""
+
+import json
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from sfumato.serve.constraints import Wanted, callable_functions, called
+from sfumato.serve.errors import BadRequest
+from sfumato.serve.replies import ChatCompletion, answers
+from sfumato.serve.running import finished
+from sfumato.serve.schemas import ChatRequest, Message
+from sfumato.serve.service import Model, service
+from sfumato.serve.sse import Choices, events, openai_chunks
+from sfumato.serve.streams import Place, RowView, chat_logprobs
+from sfumato.serve.task import Asked, Task, continued, new_task, seeds
+
+router = APIRouter(tags=["OpenAI"])
+TOKENS = 128
+
+
+@router.post("/v1/chat/completions", responses=answers(ChatCompletion, stream=True))
+async def chat(body: ChatRequest, http: Request) -> Response:
+    """Answer a conversation."""
+    here = service(http)
+    owner = here.owner(http)
+    if body.top_logprobs and not body.logprobs:
+        raise BadRequest("top_logprobs: needs logprobs = true", "top_logprobs")
+    task = await here.prepare(_task, here.model(body.model), body, owner)
+    here.log_prompt(task.prompt)
+    if body.stream:
+        usage = bool(body.stream_options and body.stream_options.include_usage)
+        chunks = openai_chunks(
+            here, http, task, "chat.completion.chunk", _choices(body), include_usage=usage, diffusing=body.diffusing
+        )
+        return await events(chunks, "chat")
+    await finished(here, http, task)
+    return JSONResponse(_completion(task, body))
+
+
+def _task(model: Model, body: ChatRequest, owner: str) -> Task:
+    front, wanted = model.front, Wanted.of(body)
+    template = getattr(front, "chat_template", None)
+    if template is None:
+        message = f"model: {model.name} was not trained on conversations; use /v1/completions, or a chat model"
+        raise BadRequest(message, "model", "not_a_chat_model")
+    messages = rendered(body)
+    tokens = template.prompt(messages, front.tokenizer)
+    asked = body.max_completion_tokens or body.max_tokens
+    room = asked or max(1, min(TOKENS, front.context - len(tokens)))
+    row = continued(front, tokens, room, "max_completion_tokens" if body.max_completion_tokens else "max_tokens")
+    return new_task(
+        "chatcmpl",
+        model,
+        body,
+        [Asked(row, seed) for seed in seeds(body, body.n or 1)],
+        owner=owner,
+        prompt=messages,
+        n=body.n or 1,
+        stops=[body.stop] if isinstance(body.stop, str) else body.stop or [],
+        watched=bool(body.stream or body.logprobs),
+        drafts=bool(body.stream and body.diffusing),
+        wanted=wanted,
+    )
+
+
+def rendered(body: ChatRequest) -> list[dict[str, str]]:
+    """The conversation in the three roles that templates know: calls and results of tools are told as text."""
+    messages = [_rendered(message, f"messages[{i}]") for i, message in enumerate(body.messages)]
+    if functions := callable_functions(body):
+        told = "\n".join(f"{function.name}: {function.description or ''}".rstrip(": ") for function in functions)
+        told = f"Call one of these functions:\n{told}"
+        if messages[0]["role"] == "system":
+            messages[0] = {"role": "system", "content": f"{messages[0]['content']}\n\n{told}"}
+        else:
+            messages.insert(0, {"role": "system", "content": told})
+    return messages
+
+
+def _rendered(message: Message, where: str) -> dict[str, str]:
+    content = message.content or ""
+    if isinstance(content, list):
+        content = "".join(part.text for part in content)
+    if message.role == "assistant" and message.tool_calls:
+        calls = [{"name": c.function.name, "arguments": _parsed(c.function.arguments)} for c in message.tool_calls]
+        content = "\n".join(filter(None, [content, *(json.dumps(call, ensure_ascii=False) for call in calls)]))
+    elif message.content is None:
+        raise BadRequest(f"{where}.content: missing", f"{where}.content", "missing_required_parameter")
+    if message.role == "tool":
+        return {"role": "user", "content": f"Result: {content}"}
+    return {"role": "system" if message.role == "developer" else message.role, "content": content}
+
+
+def _parsed(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
+
+
+def _completion(task: Task, body: ChatRequest) -> dict[str, Any]:
+    choices = []
+    for index, view in enumerate(task.views):
+        text, places = view.delta()
+        call = _tool_call(view, body)
+        message: dict[str, Any] = {"role": "assistant", "content": None if call else text, "refusal": None}
+        choices.append(
+            {
+                "index": index,
+                "message": message | ({"tool_calls": [call]} if call else {}),
+                "logprobs": chat_logprobs(view, places, body.top_logprobs or 0) if body.logprobs else None,
+                "finish_reason": "tool_calls" if call else view.finish,
+            }
+        )
+    return {
+        "id": task.id,
+        "object": "chat.completion",
+        "created": task.created,
+        "model": task.model.name,
+        "system_fingerprint": task.model.version,
+        "choices": choices,
+        "usage": task.usage(),
+        "diffusion": task.diffusion(),
+    }
+
+
+def _tool_call(view: RowView, body: ChatRequest) -> dict[str, Any] | None:
+    """The call that a finished text is, if one was asked for and it is complete."""
+    call = called(view.text) if callable_functions(body) else None
+    if call is None:
+        return None
+    return {
+        "id": f"call_{secrets.token_hex(12)}",
+        "type": "function",
+        "function": {"name": call[0], "arguments": call[1]},
+    }
+
+
+def _choices(body: ChatRequest) -> Choices:
+    """The choices of a stream; a call of a tool comes at once, when it is complete."""
+    begun: set[int] = set()
+    calling = bool(callable_functions(body))
+
+    def choices(index: int, view: RowView, piece: str, places: Sequence[Place]) -> list[dict[str, Any]]:
+        told, finish = [], view.finish
+        if index not in begun:
+            begun.add(index)
+            told.append(_delta(index, {"role": "assistant", "content": ""}))
+        if calling and view.finish:
+            if call := _tool_call(view, body):
+                told.append(_delta(index, {"tool_calls": [{"index": 0, **call}]}))
+                finish = "tool_calls"
+            else:
+                told.append(_delta(index, {"content": view.text}))
+        elif not calling and (piece or places):
+            logprobs = chat_logprobs(view, places, body.top_logprobs or 0) if body.logprobs else None
+            told.append(_delta(index, {"content": piece}, logprobs))
+        return told + ([_delta(index, {}, finish=finish)] if view.finish else [])
+
+    return choices
+
+
+def _delta(
+    index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None, finish: str | None = None
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
