@@ -86,7 +86,7 @@ def _rendered(message: Message, where: str) -> dict[str, str]:
         content = "".join(part.text for part in content)
     if message.role == "assistant" and message.tool_calls:
         calls = [{"name": c.function.name, "arguments": _parsed(c.function.arguments)} for c in message.tool_calls]
-        content = "\n".join(filter(None, [content, *(json.dumps(call, ensure_ascii=False) for call in calls)]))
+        content = "\n".join([content] * bool(content) + [json.dumps(call, ensure_ascii=False) for call in calls])
     elif message.content is None:
         raise BadRequest(f"{where}.content: missing", f"{where}.content", "missing_required_parameter")
     if message.role == "tool":

@@ -19,6 +19,7 @@ from sfumato.serve.task import Asked, Task, continued, new_task, seeds
 from sfumato.text.prompt import Row
 
 router = APIRouter(tags=["OpenAI"])
+_Body = CompletionRequest | FimRequest
 TOKENS = 64
 HOLE_TOKENS = 16
 
@@ -35,9 +36,7 @@ async def fill_in_the_middle(body: FimRequest, http: Request) -> Response:
     return await _answer(body, http, [body.prompt], body.suffix)
 
 
-async def _answer(
-    body: CompletionRequest | FimRequest, http: Request, prompts: Sequence[str], suffix: str | None
-) -> Response:
+async def _answer(body: _Body, http: Request, prompts: Sequence[str], suffix: str | None) -> Response:
     here = service(http)
     owner = here.owner(http)
     if len(prompts) * (body.n or 1) > MOST_TEXTS:
@@ -61,9 +60,7 @@ async def _answer(
     return JSONResponse(_completion(task, body))
 
 
-def _task(
-    model: Model, body: CompletionRequest | FimRequest, owner: str, prompts: Sequence[str], suffix: str | None
-) -> Task:
+def _task(model: Model, body: _Body, owner: str, prompts: Sequence[str], suffix: str | None) -> Task:
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     asked = []
     for prompt in prompts:
@@ -116,7 +113,7 @@ def filled(front: Front, before: list[int], room: int, behind: list[int]) -> Row
     return Row(before + [front.tokenizer.mask_id] * room + behind, given[0] + [True] * room + given[1])
 
 
-def _completion(task: Task, body: CompletionRequest | FimRequest) -> dict[str, Any]:
+def _completion(task: Task, body: _Body) -> dict[str, Any]:
     choices = []
     for index, view in enumerate(task.views):
         piece, places = view.delta()

@@ -27,9 +27,11 @@ class Wanted:
         Raises:
             BadRequest: more than one thing.
         """
-        found = [cls(name, value, name) for name in ("regex", "choice", "grammar") if (value := getattr(body, name))]
+        found: list[Wanted] = [
+            cls(name, value, name) for name in ("regex", "choice", "grammar") if (value := getattr(body, name))
+        ]
         if isinstance(body, ChatRequest):
-            found += filter(None, (_format(body), _call(body)))
+            found += [wanted for wanted in (_format(body), _call(body)) if wanted]
         if len(found) > 1:
             names = " and ".join(wanted.param for wanted in found)
             raise BadRequest(f"{names}: a text can satisfy one of them; leave the others out", found[1].param)

@@ -12,6 +12,7 @@ LATEST = 1000
 """Requests from which percentiles are taken."""
 RECENT_SECONDS = 10
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 TPF = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
@@ -24,9 +25,7 @@ class Metrics:
         self._committed = Counter("committed_tokens", "Tokens written", ["model"], registry=registry)
         self._nfe = Counter("nfe", "Forward passes, summed over texts", ["model"], registry=registry)
         self._tpf = Histogram("tokens_per_forward", "Of a request", buckets=TPF, registry=registry)
-        self._latency = Histogram(
-            "request_seconds", "To the whole answer", ["path"], buckets=SECONDS, registry=registry
-        )
+        self._latency = Histogram("request_seconds", "To the answer", ["path"], buckets=SECONDS, registry=registry)
         self._text = Histogram("first_text_seconds", "To the first settled text", buckets=SECONDS, registry=registry)
         self._sentence = Histogram(
             "first_sentence_seconds", "To the first finished sentence", buckets=SECONDS, registry=registry
@@ -113,9 +112,7 @@ class _WorkerNumbers:
         yield GaugeMetricFamily("queue_depth", "Rows that wait", numbers.get("queued", 0))
         yield GaugeMetricFamily("rows_running", "Rows being written", numbers.get("running", 0))
         batch = {int(size): n for size, n in (numbers.get("batch") or {}).items()}
-        buckets = [
-            (str(float(size)), sum(n for s, n in batch.items() if s <= size)) for size in (1, 2, 4, 8, 16, 32, 64)
-        ]
+        buckets = [(str(float(size)), sum(n for s, n in batch.items() if s <= size)) for size in ROWS]
         buckets.append(("+Inf", sum(batch.values())))
         total = sum(size * n for size, n in batch.items())
         yield HistogramMetricFamily("step_batch_size", "Rows in a step", buckets=buckets, sum_value=total)

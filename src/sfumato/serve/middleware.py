@@ -15,7 +15,7 @@ _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-r
 
 
 class LimitBody:
-    """Reads a body before anything else does, and refuses one that is larger than it may be, whatever its header says."""
+    """Reads a body before anything else does, and refuses one that is too large, whatever its header says."""
 
     def __init__(self, app: ASGIApp, most: int):
         """Limit bodies to `most` bytes."""

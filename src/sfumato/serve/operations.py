@@ -1,5 +1,6 @@
 """What runs the server and looks at it: models, tokens, health, numbers, cancelling and reloading."""
 
+import logging
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from sfumato.serve.replies import Cancelled, Health, ModelFacts, ModelList, Relo
 from sfumato.serve.schemas import CancelRequest, ReloadRequest, TokenizeRequest
 from sfumato.serve.service import Service, service
 
+log = logging.getLogger("sfumato.serve")
 router = APIRouter(tags=["operations"])
 
 
@@ -136,8 +138,7 @@ async def reload(body: ReloadRequest, http: Request) -> Response:
     name = here.model(body.model).name
     try:
         changed = await here.workers.reload(name)
-    except (ValueError, OSError):  # the reason names folders of this machine
-        raise BadRequest(
-            "model: the new one cannot be used, the old one stays; see the server's log", "model"
-        ) from None
+    except (ValueError, OSError) as error:  # the reason names folders of this machine
+        log.error("model %s: %s", name, error)
+        raise BadRequest("model: the new one cannot be used, the old one stays; see the log", "model") from None
     return JSONResponse({"model": name, "version": here.workers.versions[name], "changed": changed})

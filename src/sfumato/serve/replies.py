@@ -219,4 +219,5 @@ def answers(model: type[BaseModel] | None = None, *, status: int = 200, stream: 
         fine["model"] = model
     if stream:
         fine["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
-    return {status: fine} | {code: {"model": Failure, "description": said} for code, said in _SAID.items()}
+    problems: dict[int | str, Any] = {code: {"model": Failure, "description": said} for code, said in _SAID.items()}
+    return {status: fine, **problems}

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 
 from fastapi import Request
@@ -89,7 +89,7 @@ async def finished(service: Service, http: Request, task: Task) -> Task:
     return task
 
 
-async def _until(http: Request, updates: AsyncGenerator[Update, None]) -> AsyncGenerator[Update, None]:
+async def _until(http: Request, updates: AsyncIterator[Update]) -> AsyncGenerator[Update, None]:
     """Updates, for as long as the client is there.
 
     Raises:
@@ -111,10 +111,10 @@ async def _until(http: Request, updates: AsyncGenerator[Update, None]) -> AsyncG
                 waiter.cancel()
                 with suppress(asyncio.CancelledError):
                     await waiter
-        await updates.aclose()
+        await updates.aclose()  # pyrefly: ignore[missing-attribute]
 
 
-async def _next(updates: AsyncGenerator[Update, None]) -> Update | None:
+async def _next(updates: AsyncIterator[Update]) -> Update | None:
     return await anext(updates, None)
 
 

@@ -49,11 +49,11 @@ class Settings(Strict):
     top_k: Annotated[int, Field(ge=0, le=2**31)] | None = None
     steps: Count | None = Field(None, description="forward passes at most")
     block_length: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(None, description="0 = all in one block")
-    sampler: Literal[SAMPLERS] | None = None  # pyrefly: ignore[invalid-literal]
+    sampler: Literal[SAMPLERS] | None = None  # pyrefly: ignore[not-a-type]
     threshold: Probability | None = None
     factor: Annotated[float, Field(ge=0)] | None = None
     entropy_bound: Annotated[float, Field(ge=0)] | None = None
-    remask: Literal[STRATEGIES] | None = None  # pyrefly: ignore[invalid-literal]
+    remask: Literal[STRATEGIES] | None = None  # pyrefly: ignore[not-a-type]
     eta: Annotated[float, Field(ge=0)] | None = None
     kappa: Probability | None = None
     corrections: Annotated[int, Field(ge=0, le=1000)] | None = None

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import signal
 import socket
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TextIO
 
 import uvicorn
@@ -75,8 +76,9 @@ class _Server(uvicorn.Server):
             )
         )
 
-    def capture_signals(self) -> AbstractContextManager[None]:
-        return nullcontext()  # ours are set already, and end with exit code 0
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield  # ours are set already, and end with exit code 0
 
     def end(self) -> None:
         """Stop: once gracefully, twice at once."""

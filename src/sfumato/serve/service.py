@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sfumato.store.feedback import FeedbackStore
 
 log = logging.getLogger("sfumato.serve")
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PREPARE_SECONDS = 10.0
 """Longest that tokenising a text and building a constraint may take."""

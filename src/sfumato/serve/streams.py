@@ -65,7 +65,8 @@ class RowView:
         ]
         self.first = row.first_written
         self._blocks = blocks
-        self.text, self.finish = "", None
+        self.text = ""
+        self.finish: str | None = None
         self.step = self.nfe = self.positions = 0
         self._given = row.editable.count(False)
         self._decoder = getincrementaldecoder("utf-8")("replace")
