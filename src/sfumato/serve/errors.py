@@ -99,7 +99,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        return _invalid(error.errors()[0], error.body).response()
+        return _invalid(_clearest(error.errors(), error.body), error.body).response()
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -109,6 +109,19 @@ def install(app: FastAPI) -> None:
         response = answer.response()
         response.headers.update(error.headers or {})
         return response
+
+
+def _clearest(problems: Sequence[Mapping[str, Any]], body: Any) -> Mapping[str, Any]:
+    """Of what is wrong with the first field that is wrong, the deepest; of a value that may be of several types, what
+    is wrong with the type that it has.
+    """
+    same = [problem for problem in problems if problem["loc"][:2] == problems[0]["loc"][:2]]
+
+    def depth(problem: Mapping[str, Any]) -> tuple[int, bool]:
+        path = _path(problem["loc"][1:], body, problem["type"])
+        return len(path), not problem["type"].endswith("_type")
+
+    return max(same, key=depth)
 
 
 def _invalid(problem: Mapping[str, Any], body: Any) -> BadRequest:
