@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from sfumato.sample.front import Front
 from sfumato.serve.constraints import Wanted, callable_functions, called
 from sfumato.serve.errors import BadRequest
 from sfumato.serve.replies import ChatCompletion, answers
@@ -16,7 +17,8 @@ from sfumato.serve.schemas import ChatRequest, Message
 from sfumato.serve.service import Model, service
 from sfumato.serve.sse import Choices, events, openai_chunks
 from sfumato.serve.streams import Place, RowView, chat_logprobs
-from sfumato.serve.task import Asked, Task, continued, new_task, seeds
+from sfumato.serve.task import Asked, Task, new_task, seeds
+from sfumato.text.prompt import Row
 
 router = APIRouter(tags=["OpenAI"])
 TOKENS = 128
@@ -42,17 +44,13 @@ async def chat(body: ChatRequest, http: Request) -> Response:
 
 
 def _task(model: Model, body: ChatRequest, owner: str) -> Task:
-    front, wanted = model.front, Wanted.of(body)
-    template = getattr(front, "chat_template", None)
-    if template is None:
+    if model.front.chat_template is None:
         message = f"model: {model.name} was not trained on conversations; use /v1/completions, or a chat model"
         raise BadRequest(message, "model", "not_a_chat_model")
-    messages = rendered(body)
-    tokens = template.prompt(messages, front.tokenizer)
-    asked = body.max_completion_tokens or body.max_tokens
-    room = asked or max(1, min(TOKENS, front.context - len(tokens)))
-    row = continued(front, tokens, room, "max_completion_tokens" if body.max_completion_tokens else "max_tokens")
-    return new_task(
+    messages, wanted = rendered(body), Wanted.of(body)
+    model.front.chat_template.check(messages)
+    row, dropped = _row(model.front, messages, body)
+    task = new_task(
         "chatcmpl",
         model,
         body,
@@ -65,11 +63,38 @@ def _task(model: Model, body: ChatRequest, owner: str) -> Task:
         drafts=bool(body.stream and body.diffusing),
         wanted=wanted,
     )
+    task.extra["dropped_messages"] = dropped
+    return task
+
+
+def _row(front: Front, messages: list[dict[str, str]], body: ChatRequest) -> tuple[Row, int]:
+    """The conversation with room for the answer, and how many of its oldest messages had to be left out.
+
+    Raises:
+        BadRequest: the answer, or the last message, is longer than the context.
+    """
+    assert front.chat_template is not None
+    param = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
+    room = body.max_completion_tokens or body.max_tokens
+    given = len(front.chat_template.prompt(messages, front.tokenizer)) + 1
+    if room is None:
+        room = min(TOKENS, max(front.context // 4, front.context - given))
+    try:
+        return front.conversation(messages, room)
+    except ValueError:
+        raise BadRequest(
+            f"this model's context is {front.context} tokens, but {room} are to be written and the conversation has "
+            f"{given}, of which its system and last messages cannot be left out",
+            param if room >= front.context - 2 else "messages",
+            "context_length_exceeded",
+        ) from None
 
 
 def rendered(body: ChatRequest) -> list[dict[str, str]]:
     """The conversation in the three roles that templates know: calls and results of tools are told as text."""
     messages = [_rendered(message, f"messages[{i}]") for i, message in enumerate(body.messages)]
+    while len(messages) > 1 and messages[0]["role"] == messages[1]["role"] == "system":
+        messages[:2] = [{"role": "system", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}]
     if functions := callable_functions(body):
         told = "\n".join(f"{function.name}: {function.description or ''}".rstrip(": ") for function in functions)
         told = f"Call one of these functions:\n{told}"

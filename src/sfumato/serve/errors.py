@@ -112,8 +112,9 @@ def install(app: FastAPI) -> None:
 
 
 def _clearest(problems: Sequence[Mapping[str, Any]], body: Any) -> Mapping[str, Any]:
-    """Of what is wrong with the first field that is wrong, the deepest; of a value that may be of several types, what
-    is wrong with the type that it has.
+    """Of all that is wrong with the first field that is wrong, what lies deepest.
+
+    Of a value that may be of several types, that is what is wrong with the type that it has.
     """
     same = [problem for problem in problems if problem["loc"][:2] == problems[0]["loc"][:2]]
 

@@ -41,7 +41,7 @@ def _facts(here: Service, name: str) -> dict[str, Any]:
         "layout": config.layout,
         "context": found.front.context,
         "block": config.model.block,
-        "chat": getattr(found.front, "chat_template", None) is not None,
+        "chat": found.front.chat_template is not None,
         "grows": found.front.grows,
         "version": found.version,
         "vocabulary": found.front.tokenizer.vocab_size,

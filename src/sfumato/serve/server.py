@@ -56,6 +56,7 @@ async def _run(app: object, service: Service, sock: socket.socket, out: TextIO) 
         await server.serve([sock])
     finally:
         await workers.stop(0)
+        service.close()
 
 
 class _Server(uvicorn.Server):
@@ -72,6 +73,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 ws="none",
+                lifespan="off",
                 timeout_graceful_shutdown=int(service.options.grace) + 5,
             )
         )

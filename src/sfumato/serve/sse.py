@@ -29,7 +29,8 @@ async def events(chunks: AsyncGenerator[dict[str, Any], None], where: str) -> St
 
     async def lines() -> AsyncGenerator[bytes, None]:
         async with aclosing(chunks):
-            yield _line(first)
+            if first:
+                yield _line(first)
             try:
                 async for chunk in chunks:
                     yield _line(chunk)
@@ -58,7 +59,10 @@ async def openai_chunks(
     include_usage: bool = False,
     diffusing: bool = False,
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """A task as OpenAI's chunks: settled text as deltas; the present view beside them for those who want to watch."""
+    """A task as OpenAI's chunks: settled text as deltas; the present view beside them for those who want to watch.
+
+    The first one is empty: it says that the rows run, and is not sent.
+    """
     base: dict[str, Any] = {"id": task.id, "object": object_, "created": task.created, "model": task.model.name}
     base["system_fingerprint"] = task.model.version
     if include_usage:
@@ -67,12 +71,11 @@ async def openai_chunks(
     def present(index: int) -> dict[str, Any]:
         return base | {"choices": [], "diffusion": {"index": index, **task.views[index].shown()}}
 
-    waiting = [present(index) for index in range(len(task.views))] if diffusing else []
+    begin = [{}, *(present(index) for index in range(len(task.views)) if diffusing)]
     async with aclosing(advance(service, http, task)) as steps:
         async for index in steps:
-            for chunk in waiting:
-                yield chunk
-            waiting = []
+            while begin:
+                yield begin.pop(0)
             view = task.views[index]
             piece, places = view.delta()
             if diffusing:

@@ -193,7 +193,7 @@ class RowView:
                 chances += [place.thought.probability] if place.thought else []
             if ended and not whole:
                 break
-            tokens.append(self._told_of(position, place, piece))
+            tokens.append(self._told_of(position, place, piece, ended))
         return {
             "block": self._block(),
             "step": self.step,
@@ -213,8 +213,9 @@ class RowView:
         numbers = sorted({number for number in self._blocks if number >= 0})
         return numbers.index(min(open_, default=numbers[-1]))
 
-    def _told_of(self, position: int, place: Place, piece: str) -> dict[str, Any]:
-        told: dict[str, Any] = {"position": position, "text": piece, "state": place.state}
+    def _told_of(self, position: int, place: Place, piece: str, ended: bool) -> dict[str, Any]:
+        hidden = ended and place.state != "given"  # nothing comes behind the end of the text
+        told: dict[str, Any] = {"position": position, "text": piece, "state": "committed" if hidden else place.state}
         if thought := place.thought if place.state != "masked" else None:
             others = [[self.token_text(token), round(p, 4)] for token, p in thought.runners_up]
             told |= {"probability": round(thought.probability, 4), "entropy": round(thought.entropy, 4)}

@@ -52,13 +52,15 @@ class Task:
     """What was asked, for feedback."""
     n: int = 1
     """Texts for each prompt."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What else `diffusion` tells."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def diffusion(self) -> dict[str, Any]:
         """How it is written: what makes it reproducible."""
         chosen = {name: getattr(self.plan.settings, name) for name in _SETTINGS}
         settings = chosen | {"block_length": self.plan.block, "steps": self.rows[0].steps}
-        return {"seed": self.seed, "sampler": self.plan.settings.sampler, "settings": settings}
+        return {"seed": self.seed, "sampler": self.plan.settings.sampler, "settings": settings, **self.extra}
 
     def usage(self) -> dict[str, Any]:
         """What it cost so far."""
