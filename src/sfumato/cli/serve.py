@@ -9,6 +9,7 @@ from sfumato.config import ConfigError, option, parse
 
 if TYPE_CHECKING:
     from sfumato.serve.worker import WorkerConfig
+    from sfumato.store.feedback import FeedbackStore
 
 DEFAULT_MODELS = ("tiny", "tiny-ar", "tiny-chat")
 
@@ -29,7 +30,7 @@ class Options:
     batch_invariant: bool = option(False, "write every text by itself, so that others cannot change a rounding; slower")
     device: str = option("auto", "where to compute", DEVICES)
     dtype: str = option("auto", "arithmetic; auto takes bfloat16 only where it is faster", DTYPES)
-    feedback_url: str = option("", "where feedback is kept: sqlite:///FILE or postgresql+psycopg://...")
+    feedback_url: str = option("", "where feedback is kept: a file, a database's URL, or none (default: see docs)")
     cors_origin: tuple[str, ...] = option((), "other sites whose pages may ask, such as https://app.example")
     max_body: int = option(1 << 20, "largest request, in bytes", at_least=1024)
     log_prompts: bool = option(False, "write prompts to the log")
@@ -58,7 +59,7 @@ def run(words: list[str], out: TextIO) -> None:
         keys, options.rate, options.cors_origin, options.max_body, options.log_prompts, options.grace
     )
     sock = server.listen(options.host, options.port)
-    app = create_app(workers, service_options, _feedback(options.feedback_url), manage=False)
+    app = create_app(workers, service_options, _store(options.feedback_url), manage=False)
     server.run(app, app.state.service, sock, out)
 
 
@@ -102,5 +103,11 @@ def _models(words: tuple[str, ...]) -> dict[str, str]:
     return models
 
 
-def _feedback(url: str):  # noqa: ANN202
-    return None
+def _store(url: str) -> "FeedbackStore | None":
+    """Where feedback goes."""
+    if url == "none":
+        return None
+    from sfumato.store.feedback import FeedbackStore
+    from sfumato.store.urls import default_url
+
+    return FeedbackStore(url or default_url())

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from starlette.middleware.cors import CORSMiddleware
 
-from sfumato.serve import chat, completions, denoise, errors, operations
+from sfumato.serve import chat, completions, denoise, errors, feedback, operations
 from sfumato.serve.middleware import Guard, LimitBody
 from sfumato.serve.page import HEADERS, page_router
 from sfumato.serve.reference import reference
@@ -24,17 +24,17 @@ ABOUT = "Diffusion language models behind the API of OpenAI, and what only they 
 
 
 def create_app(
-    workers: Workers, options: Options | None = None, feedback: "FeedbackStore | None" = None, *, manage: bool = True
+    workers: Workers, options: Options | None = None, store: "FeedbackStore | None" = None, *, manage: bool = True
 ) -> FastAPI:
     """The server as an ASGI application.
 
     Args:
         workers: decode.
         options: how it behaves.
-        feedback: where feedback goes; None = it is refused.
+        store: where feedback goes; None = it is refused.
         manage: start and stop the workers with the application; else whoever made them does.
     """
-    here = Service(workers, options or Options(), feedback)
+    here = Service(workers, options or Options(), store)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -51,7 +51,7 @@ def create_app(
     app = FastAPI(title=TITLE, description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = here
     errors.install(app)
-    for room in (chat, completions, denoise, operations):
+    for room in (chat, completions, denoise, feedback, operations):
         app.include_router(room.router)
     app.openapi = lambda: _description(app)
 

@@ -32,7 +32,7 @@ async def chat(body: ChatRequest, http: Request) -> Response:
     if body.top_logprobs and not body.logprobs:
         raise BadRequest("top_logprobs: needs logprobs = true", "top_logprobs")
     task = await here.prepare(_task, here.model(body.model), body, owner)
-    here.log_prompt(task.prompt)
+    here.log_prompts(task.prompts)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
         chunks = openai_chunks(
@@ -51,12 +51,12 @@ def _task(model: Model, body: ChatRequest, owner: str) -> Task:
     model.front.chat_template.check(messages)
     row, dropped = _row(model.front, messages, body)
     task = new_task(
-        "chatcmpl",
+        "chat",
         model,
         body,
         [Asked(row, seed) for seed in seeds(body, body.n or 1)],
         owner=owner,
-        prompt=messages,
+        prompts=[messages],
         n=body.n or 1,
         stops=[body.stop] if isinstance(body.stop, str) else body.stop or [],
         watched=bool(body.stream or body.logprobs),

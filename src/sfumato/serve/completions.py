@@ -42,7 +42,7 @@ async def _answer(body: _Body, http: Request, prompts: Sequence[str], suffix: st
     if len(prompts) * (body.n or 1) > MOST_TEXTS:
         raise BadRequest(f"n: at most {MOST_TEXTS} texts a request, got {len(prompts)} prompts x {body.n}", "n")
     task = await here.prepare(_task, here.model(body.model), body, owner, prompts, suffix)
-    here.log_prompt(task.prompt)
+    here.log_prompts(task.prompts)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
         offsets = [0] * len(task.views)
@@ -67,12 +67,12 @@ def _task(model: Model, body: _Body, owner: str, prompts: Sequence[str], suffix:
         row, tail = _row(model.front, body, prompt, suffix)
         asked += [Asked(row, seed, tail) for seed in seeds(body, body.n or 1)]
     return new_task(
-        "cmpl",
+        "completion" if suffix is None else "fim",
         model,
         body,
         asked,
         owner=owner,
-        prompt=prompts[0] if len(prompts) == 1 else list(prompts),
+        prompts=prompts if suffix is None else [{"prompt": one, "suffix": suffix} for one in prompts],
         n=body.n or 1,
         stops=stops,
         watched=bool(body.stream or body.logprobs is not None),

@@ -67,7 +67,7 @@ async def _answer(
     here = service(http)
     owner = here.owner(http)
     task = await here.prepare(make, here.model(body.model), body, owner, bool(drafts and body.stream))
-    here.log_prompt(task.prompt)
+    here.log_prompts(task.prompts)
     if body.stream:
         return await events(_chunks(here, http, task, object_), object_)
     await finished(here, http, task)
@@ -120,7 +120,7 @@ def _denoise_task(model: Model, body: DenoiseRequest, owner: str, drafts: bool) 
     (seed,) = seeds(body, 1)
     row = _pinned(model.front, _row(model.front, body, seed), body.pinned or {})
     prompt = body.template if body.template is not None else text_of(model.front.tokenizer, row.tokens)
-    return _one_text(model, body, row, seed, owner, prompt, drafts, "dns")
+    return _one_text(model, body, row, seed, owner, prompt, drafts, "denoise")
 
 
 def _edit_task(model: Model, body: EditRequest, owner: str, drafts: bool) -> Task:
@@ -137,15 +137,15 @@ def _one_text(
     owner: str,
     prompt: str,
     drafts: bool,
-    prefix: str,
+    kind: str,
 ) -> Task:
     return new_task(
-        prefix,
+        kind,
         model,
         body,
         [Asked(row, seed)],
         owner=owner,
-        prompt=prompt,
+        prompts=[prompt],
         watched=True,
         drafts=drafts,
         in_sight=True,

@@ -2,49 +2,37 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any
+
+from sfumato.store.records import Response
 
 MOST_RESPONSES = 10_000
 MOST_CHARACTERS = 32_000_000
 
-
-@dataclass(frozen=True)
-class Remembered:
-    """One response."""
-
-    id: str
-    model: str
-    version: str
-    owner: str
-    kind: str
-    """chat, completion, fim, edit or denoise."""
-    prompt: Any
-    """Text, or the messages of a conversation."""
-    texts: tuple[str, ...]
-    seed: int
-    settings: dict[str, Any]
-
-    def size(self) -> int:
-        """Characters, about."""
-        return len(str(self.prompt)) + sum(map(len, self.texts)) + 500
+Texts = tuple[Response, ...]
 
 
 @dataclass
 class Memory:
-    """The latest responses, bounded in number and in size."""
+    """The texts of the latest responses, bounded in number and in size."""
 
-    responses: "OrderedDict[str, Remembered]" = field(default_factory=OrderedDict)
+    responses: "OrderedDict[str, tuple[str, Texts]]" = field(default_factory=OrderedDict)
+    """Owner and texts, by the id of the response."""
     characters: int = 0
 
-    def add(self, response: Remembered) -> None:
-        """Remember it, and forget the oldest ones where there are too many."""
-        self.responses[response.id] = response
-        self.characters += response.size()
+    def add(self, response_id: str, owner: str, texts: Texts) -> None:
+        """Remember a response, and forget the oldest ones where there are too many."""
+        self.responses[response_id] = owner, texts
+        self.characters += _size(texts)
         while self.characters > MOST_CHARACTERS or len(self.responses) > MOST_RESPONSES:
-            _, oldest = self.responses.popitem(last=False)
-            self.characters -= oldest.size()
+            _, (_, oldest) = self.responses.popitem(last=False)
+            self.characters -= _size(oldest)
 
-    def get(self, response_id: str, owner: str) -> Remembered | None:
-        """A response of this owner's."""
-        found = self.responses.get(response_id)
-        return found if found and found.owner == owner else None
+    def get(self, response_id: str, owner: str) -> Texts:
+        """The texts of a response of this owner's; none if it is not known."""
+        known, texts = self.responses.get(response_id, ("", ()))
+        return texts if known == owner else ()
+
+
+def _size(texts: Texts) -> int:
+    """Characters, about."""
+    return sum(len(str(text.prompt)) + len(text.completion) + 10 * len(text.tokens) + 500 for text in texts)

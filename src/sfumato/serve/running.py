@@ -10,7 +10,6 @@ from fastapi import Request
 from sfumato.sample.influence import Influence
 from sfumato.serve.engine import Job, Probe, Update
 from sfumato.serve.errors import ApiError, BadRequest
-from sfumato.serve.memory import Remembered
 from sfumato.serve.service import Service
 from sfumato.serve.streams import RowView
 from sfumato.serve.task import Task
@@ -44,7 +43,7 @@ async def advance(service: Service, http: Request, task: Task) -> AsyncGenerator
                 view.finish = "cancelled"
                 yield index
         watch.done()
-        service.memory.add(_remembered(task))
+        service.memory.add(task.id, task.owner, task.texts())
     finally:
         service.running.pop(task.id, None)
 
@@ -121,20 +120,6 @@ async def _next(updates: AsyncIterator[Update]) -> Update | None:
 async def _disconnected(http: Request) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
-
-
-def _remembered(task: Task) -> Remembered:
-    return Remembered(
-        task.id,
-        task.model.name,
-        task.model.version,
-        task.owner,
-        task.id.partition("-")[0],
-        task.prompt,
-        tuple(view.text for view in task.views),
-        task.seed,
-        task.diffusion()["settings"],
-    )
 
 
 class Stopwatch:

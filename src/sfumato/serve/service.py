@@ -5,7 +5,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -97,10 +97,10 @@ class Service:
             raise ApiError(404, message, param="model", code="model_not_found")
         return Model(name, *self.workers.prepare(name))
 
-    def log_prompt(self, prompt: object) -> None:
+    def log_prompts(self, prompts: Sequence[object]) -> None:
         """Write down what was asked, if the operator wants that."""
-        if self.options.log_prompts:
-            log.info("prompt: %s", json.dumps(prompt, ensure_ascii=True))
+        for prompt in prompts if self.options.log_prompts else ():
+            log.info("prompt: %s", json.dumps(prompt))
 
     async def prepare(self, function: Callable[P, T], *args: P.args, **others: P.kwargs) -> T:
         """Run what may take long beside the event loop.

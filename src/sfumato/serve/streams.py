@@ -86,6 +86,10 @@ class RowView:
         """Tokens that were written, up to and with the end of the text."""
         return sum(place.state != "given" for place in self.places[: self._upto])
 
+    def tokens(self) -> tuple[int, ...]:
+        """Ids of the completion's tokens, without the end."""
+        return tuple(place.token for place, _ in self._tokens)
+
     def take(self, event: Event) -> None:
         """Follow one step."""
         if self.finish:

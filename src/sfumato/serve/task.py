@@ -12,12 +12,14 @@ from sfumato.serve.errors import BadRequest
 from sfumato.serve.schemas import Settings
 from sfumato.serve.service import Model, new_id, new_seed
 from sfumato.serve.streams import RowView
+from sfumato.store.records import Response
 from sfumato.text.prompt import Row
 
 _SETTINGS = (
     *("temperature", "top_p", "top_k", "steps", "sampler", "threshold", "factor", "entropy_bound", "remask", "eta"),
     *("kappa", "corrections", "sites", "edit_threshold", "edit_steps", "patience", "clamp"),
 )
+_PREFIX = {"chat": "chatcmpl", "completion": "cmpl", "fim": "cmpl", "edit": "edit", "denoise": "dns"}
 _EFFORT: dict[str, Callable[[int], int]] = {
     "none": lambda room: room // 8,
     "minimal": lambda room: room // 8,
@@ -42,13 +44,15 @@ class Task:
     """Rows to write for one response."""
 
     id: str
+    kind: str
+    """chat, completion, fim, edit or denoise."""
     model: Model
     plan: Plan
     rows: tuple[Request, ...]
     views: list[RowView]
     seed: int
     owner: str
-    prompt: Any
+    prompts: Sequence[Any]
     """What was asked, for feedback."""
     n: int = 1
     """Texts for each prompt."""
@@ -61,6 +65,25 @@ class Task:
         chosen = {name: getattr(self.plan.settings, name) for name in _SETTINGS}
         settings = chosen | {"block_length": self.plan.block, "steps": self.rows[0].steps}
         return {"seed": self.seed, "sampler": self.plan.settings.sampler, "settings": settings, **self.extra}
+
+    def texts(self) -> tuple[Response, ...]:
+        """What was written, as feedback is kept about it. Of several texts each has an id of its own."""
+        settings, usage, several = self.diffusion()["settings"], self.usage(), len(self.views) > 1
+        return tuple(
+            Response(
+                id=f"{self.id}:{index}" if several else self.id,
+                kind=self.kind,
+                model=self.model.name,
+                model_version=self.model.version,
+                seed=row.seed,
+                settings=settings,
+                prompt=self.prompts[index // self.n],
+                completion=view.text,
+                tokens=view.tokens(),
+                usage=usage,
+            )
+            for index, (row, view) in enumerate(zip(self.rows, self.views, strict=True))
+        )
 
     def usage(self) -> dict[str, Any]:
         """What it cost so far."""
@@ -82,13 +105,13 @@ class Task:
 
 
 def new_task(
-    prefix: str,
+    kind: str,
     model: Model,
     body: Settings,
     asked: Sequence[Asked],
     *,
     owner: str,
-    prompt: Any,
+    prompts: Sequence[Any],
     n: int = 1,
     stops: Sequence[str] = (),
     watched: bool = False,
@@ -99,12 +122,12 @@ def new_task(
     """Rows and views of a request. Runs beside the event loop.
 
     Args:
-        prefix: of the response's id.
+        kind: chat, completion, fim, edit or denoise.
         model: which one.
         body: the settings that were chosen.
         asked: the texts.
         owner: who asks.
-        prompt: what was asked, for feedback.
+        prompts: what was asked, for feedback.
         n: texts for each prompt.
         stops: texts that end a completion.
         watched: events of every step are wanted, not only the last one.
@@ -135,7 +158,7 @@ def new_task(
         rows.append(row)
         blocks = row.blocks(front.layout)
         views.append(RowView(one.row, front.tokenizer, blocks=blocks, tail=one.tail, stops=stops))
-    return Task(new_id(prefix), model, plan, tuple(rows), views, asked[0].seed, owner, prompt, n)
+    return Task(new_id(_PREFIX[kind]), kind, model, plan, tuple(rows), views, asked[0].seed, owner, prompts, n)
 
 
 def seeds(body: Settings, n: int) -> list[int]:
