@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +16,7 @@ from sfumato.serve.app import create_app
 from sfumato.serve.service import Options
 from sfumato.serve.worker import WorkerConfig
 from sfumato.serve.workers import Workers
+from sfumato.text.chat import ChatTemplate
 
 
 class Here:
@@ -57,14 +60,23 @@ class Here:
         return [json.loads(line) for line in lines[:-1]]
 
 
+def talking(folder: Path) -> Path:
+    """The bundled model with a chat template: it knows no conversations, but answers them."""
+    shutil.copytree(find_bundle("tiny"), folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"chat": ChatTemplate().to_dict()}), "utf-8")
+    return folder
+
+
 @pytest.fixture(scope="session")
-def make() -> Iterator[Callable[..., Here]]:
+def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Here]]:
     """Makes an application with other options; its workers are everybody's."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    names = ("tiny", "tiny-ar")
-    workers = Workers(WorkerConfig({name: str(find_bundle(name)) for name in names}, threads=1, dtype="float32"))
+    models = {name: str(find_bundle(name)) for name in ("tiny", "tiny-ar")}
+    models["talk"] = str(talking(tmp_path_factory.mktemp("models") / "talk"))
+    workers = Workers(WorkerConfig(models, threads=1, dtype="float32"))
     asyncio.run_coroutine_threadsafe(workers.start(), loop).result(60)
     yield lambda options=None, **others: Here(loop, workers, options, **others)
     asyncio.run_coroutine_threadsafe(workers.stop(0), loop).result(60)

@@ -23,7 +23,8 @@ class Server:
     """`sfumato serve` as a process of its own."""
 
     def __init__(self, *words: str):
-        command = [sys.executable, "-m", "sfumato", "serve", "--port", "0", "--threads", "1", "--model", "tiny", *words]
+        command = [sys.executable, "-m", "sfumato", "serve", "--port", "0", "--threads", "1", *words]
+        command += ["--feedback-url", "none"] * ("--feedback-url" not in words)
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         found = re.search(r"http://[\d.]+:\d+", line)

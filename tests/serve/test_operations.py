@@ -8,7 +8,7 @@ from sfumato.serve.service import Options
 
 def test_models_say_what_they_are(here):
     answer = here.ask("GET", "/v1/models").json()
-    assert [model["id"] for model in answer["data"]] == ["tiny", "tiny-ar"]
+    assert [model["id"] for model in answer["data"]] == ["tiny", "tiny-ar", "talk"]
     facts = here.ask("GET", "/v1/models/tiny").json()
     assert facts == answer["data"][0]
     assert facts["diffusion"]["process"] == "masked" and facts["diffusion"]["context"] == 256

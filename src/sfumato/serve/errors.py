@@ -1,6 +1,7 @@
 """What goes wrong, as OpenAI's clients expect it: `{"error": {"message", "type", "param", "code"}}`."""
 
 import logging
+import re
 import secrets
 import traceback
 from collections.abc import Mapping, Sequence
@@ -76,9 +77,11 @@ def from_value_error(error: ValueError, fields: Mapping[str, str] | Sequence[str
         fields: names that the message may begin with; a mapping says how the client calls them.
     """
     message = " ".join(str(error).split())
-    name = message.split(":", 1)[0].split(",", 1)[0].split(" ", 1)[0]
     known = fields if isinstance(fields, Mapping) else dict.fromkeys(fields)
-    return BadRequest(message, (known[name] or name) if name in known else None)
+    found = _FIELD.match(message)
+    if found is None or found[1] not in known:
+        return BadRequest(message)
+    return BadRequest(message, (known[found[1]] or found[1]) + found[2])
 
 
 def unexpected(error: BaseException, where: str) -> ApiError:
@@ -143,6 +146,7 @@ def _invalid(problem: Mapping[str, Any], body: Any) -> BadRequest:
     return BadRequest(f"{param}: {problem['msg'][:1].lower()}{problem['msg'][1:]}", param)
 
 
+_FIELD = re.compile(r"(\w+)((?:\[\d+\])?(?:\.\w+)?)")
 _NEUTRAL = {
     "presence_penalty": "0",
     "frequency_penalty": "0",
