@@ -6,7 +6,7 @@ import { Sparkline } from "./sparkline.js";
 const EVERY = 2000; // milliseconds
 const TILES = [
   ["Throughput", "tokens/s", (s) => s.tokens_per_second],
-  ["Rows running", "", (s) => s.running],
+  ["Rows running", "at this moment", (s) => s.running],
   ["Queue", "waiting", (s) => s.queued],
   ["NFE", "a request", (s) => s.nfe_per_request],
   ["TPF", "tokens a forward pass", (s) => s.tpf],
@@ -14,7 +14,7 @@ const TILES = [
   ["First sentence", "p50 · p95", (s) => s.first_sentence_seconds?.p50, (s) => pair(s.first_sentence_seconds)],
   ["Requests", "since the start", (s) => s.requests],
 ];
-const FEEDBACK = { thumb_up: "👍 good", thumb_down: "👎 bad", rating: "ratings", correction: "corrections", preference: "preferences" };
+const FEEDBACK = { thumb_up: "good", thumb_down: "bad", rating: "ratings", correction: "corrections", preference: "preferences" };
 
 export function dashboard(panel) {
   const tiles = TILES.map(([name, unit, value, shown]) => tile(name, unit, value, shown));

@@ -2,6 +2,18 @@
 import { postJson } from "./api.js";
 import { alertLine, field, h, say } from "./dom.js";
 
+const SVG = "http://www.w3.org/2000/svg";
+
+function thumb(way = "up") {
+  const icon = document.createElementNS(SVG, "svg");
+  icon.setAttribute("viewBox", "0 0 24 24");
+  icon.setAttribute("class", `icon ${way}`);
+  icon.setAttribute("aria-hidden", "true");
+  icon.appendChild(document.createElementNS(SVG, "path")).setAttribute("d",
+    "M3 11h4v9H3zM7 11l4-8c1.7.2 2.5 1.3 2.5 3v4h5.5c1.4 0 2.2 1.1 1.9 2.4l-1.5 6c-.2 1-1 1.6-2 1.6H7");
+  return icon;
+}
+
 // answer(): {id, text} of the response that is judged, or null while there is none.
 export function feedback(answer, { ratings = true } = {}) {
   const note = h("span", { className: "hint" });
@@ -28,8 +40,8 @@ export function feedback(answer, { ratings = true } = {}) {
     return button;
   };
   const thumbs = [];
-  const up = choice(thumbs, "Good", "👍", { kind: "thumb", value: 1 }, "Thank you.");
-  const down = choice(thumbs, "Bad", "👎", { kind: "thumb", value: -1 }, "Thank you.");
+  const up = choice(thumbs, "Good", thumb(), { kind: "thumb", value: 1 }, "Thank you.");
+  const down = choice(thumbs, "Bad", thumb("down"), { kind: "thumb", value: -1 }, "Thank you.");
   const stars = [];
   const scale = [1, 2, 3, 4, 5].map((n) =>
     choice(stars, `Rating ${n} of 5`, String(n), { kind: "rating", rating: n }, `Rated ${n} of 5.`));

@@ -80,7 +80,11 @@ export class Tokens {
 
   #draw(span, token) {
     span.className = `token ${token.state}`;
-    span.textContent = token.state === "masked" ? "" : token.text;
+    const [, space, word] = /^(\s*)(.*)$/s.exec(token.state === "masked" ? "" : token.text);
+    const ink = document.createElement("span"); // without the space before it, so that a word is marked, not a gap
+    ink.className = "ink";
+    ink.textContent = word;
+    span.replaceChildren(space, ink);
     span.style.setProperty("--p", (token.probability ?? 1).toFixed(3));
     if (this.#onlook) span.setAttribute("aria-label", spoken(token));
     this.#paint(span, token);
@@ -118,12 +122,16 @@ export class Tokens {
   }
 
   #point(event) {
-    const index = this.#spans.indexOf(event.target);
+    const index = this.#under(event);
     if (index >= 0 && event.pointerType === "mouse") this.#look(index);
   }
 
+  #under(event) {
+    return this.#spans.indexOf(event.target.closest(".token"));
+  }
+
   #click(event) {
-    const index = this.#spans.indexOf(event.target);
+    const index = this.#under(event);
     if (index < 0) return;
     this.#look(index);
     this.#toggle(index);

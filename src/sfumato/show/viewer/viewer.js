@@ -115,13 +115,13 @@ export class Viewer {
       element("span", "", "unsure"),
       element("span", "scale"),
       element("span", "", "sure"),
-      element("span", "token masked"),
+      element("span", "token masked", element("span", "ink")),
       element("span", "", "open"),
-      element("span", "token draft sample", "draft"),
+      element("span", "token draft sample", element("span", "ink", "draft")),
     );
     legend.setAttribute("aria-hidden", "true");
     root.classList.add("viewer");
-    root.replaceChildren(text, this.transport, legend, this.details);
+    root.replaceChildren(element("div", "stage", text, this.transport, legend, this.details));
   }
 
   #draw() {
