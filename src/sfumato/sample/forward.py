@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from sfumato.model.transformer import Denoiser
 from sfumato.process import Process
 from sfumato.sample.compiled import LONGEST, CompiledTrunk
 from sfumato.sample.latents import Latents
+from sfumato.sample.prefix import Prefix
 from sfumato.sample.reuse import Extent, Reuse
 
 _CHUNK = 64  # a cache grows by so many places
@@ -79,6 +81,20 @@ class Forward:
             self.cache.move(torch.empty(0, dtype=torch.int64) if rows_R is None else rows_R)
         else:
             self.cache = None if rows_R is None else self.cache.select(rows_R.to(self.device))
+
+    def adopt(self, row: int, rows: int, places: int, prefix: Prefix, count: int) -> None:
+        """Fill the first places of a row of the cache, which gets room for so many rows and places, from a prefix."""
+        cache = self._room(rows, places)
+        for buffers, kept in ((cache.keys, prefix.keys), (cache.values, prefix.values)):
+            for buffer, part_PHE in zip(buffers, kept, strict=True):
+                buffer[row, :count] = part_PHE[:count]
+
+    def prefix(self, row: int, tokens: Sequence[int], size: int) -> Prefix:
+        """A copy of what the cache holds of a row's first tokens."""
+        assert self.cache is not None
+        upto = len(tokens)
+        keys, values = (tuple(b[row, :upto].clone() for b in parts) for parts in (self.cache.keys, self.cache.values))
+        return Prefix(np.asarray(tokens, np.int64), size, keys, values)
 
     def __call__(
         self, canvas: Canvas, window: Window, index_N: Tensor, gap_G: Tensor | None = None
@@ -140,6 +156,8 @@ class Forward:
         self.counters.forwards += 1
         self.counters.positions += place_BQ.numel()
         self.counters.logits += len(index_N)
+        positions_B = canvas.memory["positions_B"] + (end_B - begin_B)
+        canvas = replace(canvas, memory={**canvas.memory, "positions_B": positions_B})
         if self.reuse.name == "exact":
             final_B = extent.last_B if self.layout.name == "causal" else extent.begin_B
             canvas = replace(canvas, memory={**canvas.memory, "kept_B": final_B})

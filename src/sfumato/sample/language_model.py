@@ -15,6 +15,7 @@ from sfumato.sample.front import Front, Plan
 from sfumato.sample.guidance import Guidance, as_guidance
 from sfumato.sample.guided import steerable
 from sfumato.sample.keywords import Placer
+from sfumato.sample.prefix import PrefixStore
 from sfumato.sample.reuse import Reuse
 from sfumato.sample.settings import Settings
 from sfumato.sample.sliding import Sliding
@@ -212,6 +213,21 @@ class LanguageModel:
             self._compiled = CompiledTrunk(self.denoiser, self.device)
         return self._compiled
 
+    def decoder(
+        self, reuse: Reuse | None = None, *, compiled: bool = False, prefixes: PrefixStore | None = None
+    ) -> Decoder:
+        """A decoder for this model; the arguments are those of `Decoder`."""
+        return Decoder(
+            self.denoiser,
+            self.process,
+            self.layout,
+            end_id=self.bundle.config.tokens.end,
+            device=self.device,
+            reuse=reuse,
+            compiled=self.compiled_trunk() if compiled else None,
+            prefixes=prefixes,
+        )
+
     def layout_for(self, block: int) -> Layout:
         """The layout with blocks of this size, for evaluation.
 
@@ -267,14 +283,8 @@ class _Writing:
         self.plan, self.settings, self.on_event, self.drafts = plan, plan.settings, on_event, drafts
         settings = plan.settings
         self.end_id, self.seconds = model.bundle.config.tokens.end, 0.0  # of decoding alone, not of whoever watches
-        self.decoder = Decoder(
-            model.denoiser,
-            model.process,
-            model.layout,
-            end_id=self.end_id,
-            device=model.device,
-            reuse=Reuse.chosen(settings.cache, model.layout, settings.refresh),
-            compiled=model.compiled_trunk() if settings.compile else None,
+        self.decoder = model.decoder(
+            Reuse.chosen(settings.cache, model.layout, settings.refresh), compiled=settings.compile
         )
 
     def windows(self, texts: Sequence[_Text]) -> list[_Text]:

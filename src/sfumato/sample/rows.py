@@ -107,6 +107,7 @@ def new_rows(
         "block_step_B": zeros_B,
         "step_B": zeros_B,
         "nfe_B": zeros_B,
+        "positions_B": zeros_B,
         "kept_B": zeros_B,
         "cached_B": zeros_B - 1,
         "length_B": column([len(request.tokens) for request in requests]),

@@ -41,6 +41,8 @@ class Event:
     """Columns of written text that a sampler has opened again."""
     settled: int = 0
     """Leading places of the row that no later step will change."""
+    positions: int = 0
+    """Query positions that were run for the row so far, without padding."""
 
     @property
     def done(self) -> bool:

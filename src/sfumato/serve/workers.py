@@ -1,0 +1,335 @@
+"""The workers as the HTTP side sees them: jobs out, updates back, models swapped, and whoever dies replaced."""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+
+from sfumato.sample.front import Front
+from sfumato.serve.engine import Job, Probe, Stats, Update
+from sfumato.serve.worker import Cancel, Load, Loaded, News, Retire, WorkerConfig, work
+
+RESTART_AFTER = 1.0  # seconds until a worker that died is replaced
+
+log = logging.getLogger(__name__)
+
+
+class Busy(Exception):
+    """The queue is full."""
+
+
+class WorkerLost(Exception):
+    """The worker that decoded a request died, or none is running."""
+
+
+@dataclass
+class _Ticket:
+    """A job under way."""
+
+    worker: "_Worker"
+    rows: set[int]
+    """Those that are not done."""
+    updates: "asyncio.Queue[Update | None]" = field(default_factory=asyncio.Queue)
+    """None only wakes who waits."""
+    dropped: set[int] = field(default_factory=set)
+
+
+@dataclass
+class _Worker:
+    """A process, and the threads that read and write its pipe."""
+
+    number: int
+    process: multiprocessing.process.BaseProcess
+    pipe: Connection
+    outbox: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    rows: int = 0
+    """Rows sent to it and not finished."""
+    loaded: set[tuple[str, str]] = field(default_factory=set)
+    alive: bool = True
+    stats: Stats = field(default_factory=Stats)
+
+
+class Workers:
+    """Several worker processes, each with all models.
+
+    Everything but `__init__` belongs to one event loop.
+    """
+
+    def __init__(self, config: WorkerConfig, *, workers: int = 1, queue_rows: int = 64):
+        """Plan, but start nothing.
+
+        Args:
+            config: of each worker; `cores` are divided among them.
+            workers: how many processes.
+            queue_rows: how many rows may wait, besides those that run, before `run` raises `Busy`.
+        """
+        self.config, self.count, self.queue_rows = config, workers, queue_rows
+        self.fronts: dict[str, Front] = {}
+        self.versions: dict[str, str] = {}
+        self.about: dict[str, Mapping[str, object]] = {}
+        """What the workers say of each model: parameters, device, dtype."""
+        self.lost = 0
+        """Workers that died so far."""
+        self._workers: dict[int, _Worker] = {}
+        self._tickets: dict[str, _Ticket] = {}
+        self._loads: dict[tuple[int, str, str], asyncio.Future[Loaded]] = {}
+        self._past = Stats()
+        self._stopping = False
+        self._tasks: set[asyncio.Task] = set()
+
+    async def start(self) -> None:
+        """Read the models' descriptions, start the processes and wait until all have loaded all models.
+
+        Raises:
+            ValueError, OSError: a model cannot be used; one line.
+        """
+        self._loop = asyncio.get_running_loop()
+        for name, path in self.config.models.items():
+            self.fronts[name] = await asyncio.to_thread(Front.load, path)
+            self.versions[name] = self.fronts[name].version()
+        try:
+            await asyncio.gather(*(self._begin(number) for number in range(self.count)))
+        except BaseException:
+            await self.stop(0)
+            raise
+
+    async def stop(self, grace: float = 30.0) -> None:
+        """Take no more jobs, give those that run `grace` seconds, and end the processes."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        end = self._loop.time() + grace
+        while self._tickets and self._loop.time() < end:
+            await asyncio.sleep(0.02)
+        for ticket in self._tickets.values():
+            ticket.updates.put_nowait(Update("", error="the server is shutting down", fault=True))
+        for worker in list(self._workers.values()):
+            worker.outbox.put(None)
+        await asyncio.gather(*(asyncio.to_thread(_end, worker.process) for worker in self._workers.values()))
+        for worker in self._workers.values():
+            worker.alive = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be served."""
+        return not self._stopping and any(worker.alive and worker.loaded for worker in self._workers.values())
+
+    @property
+    def outstanding(self) -> int:
+        """Rows that run or wait."""
+        return sum(worker.rows for worker in self._workers.values() if worker.alive)
+
+    @property
+    def running(self) -> int:
+        """Rows that run, about."""
+        return sum(min(worker.rows, self.config.rows) for worker in self._workers.values() if worker.alive)
+
+    @property
+    def queued(self) -> int:
+        """Rows that wait, about."""
+        return self.outstanding - self.running
+
+    def stats(self) -> Stats:
+        """Work done since the start, as of the last news."""
+        total = self._past
+        for worker in self._workers.values():
+            total = total + worker.stats
+        return total
+
+    def prepare(self, name: str) -> tuple[Front, str]:
+        """A model's front, to make rows with, and its version, for the job."""
+        return self.fronts[name], self.versions[name]
+
+    async def run(self, job: Job | Probe) -> AsyncIterator[Update]:
+        """Send a job off and give its updates until all its rows are done; closing it earlier drops the rows.
+
+        Raises:
+            Busy: too many rows wait.
+            WorkerLost: nobody is there to decode, or no longer.
+        """
+        rows = len(job.rows) if isinstance(job, Job) else 1
+        if self._stopping:
+            raise WorkerLost("the server is shutting down")
+        able = [w for w in self._workers.values() if w.alive and (job.model, job.version) in w.loaded]
+        if not able:
+            raise WorkerLost("no worker is running; try again in a moment")
+        if self.queued + rows > self.queue_rows + max(0, self.config.rows * len(able) - self.running):
+            raise Busy(f"{self.queued} rows wait already, {self.queue_rows} may")
+        worker = min(able, key=lambda w: w.rows)
+        ticket = self._tickets[job.id] = _Ticket(worker, set(range(rows)))
+        worker.rows += rows
+        worker.outbox.put(job)
+        try:
+            while ticket.rows or not ticket.updates.empty():
+                update = await ticket.updates.get()
+                if update is None or update.row in ticket.dropped:
+                    continue
+                if update.fault:
+                    raise WorkerLost(update.error)
+                yield update
+        finally:
+            del self._tickets[job.id]
+            if ticket.rows:
+                worker.rows -= len(ticket.rows)
+                worker.outbox.put(Cancel(job.id))
+
+    def cancel(self, job_id: str, row: int | None = None) -> bool:
+        """Stop a job, or one row of it; no update of that comes any more, and `run` ends when nothing is left.
+
+        Returns:
+            Whether there was anything to stop.
+        """
+        ticket = self._tickets.get(job_id)
+        rows = set() if ticket is None else ticket.rows & ({row} if row is not None else ticket.rows)
+        if ticket is None or not rows:
+            return False
+        ticket.rows -= rows
+        ticket.dropped |= rows
+        ticket.worker.rows -= len(rows)
+        ticket.worker.outbox.put(Cancel(job_id, row))
+        ticket.updates.put_nowait(None)
+        return True
+
+    async def reload(self, name: str) -> bool:
+        """Load a model anew from its folder; what runs finishes with the old one, what comes next gets the new one.
+
+        Returns:
+            Whether the model has changed; if not, nothing was done.
+
+        Raises:
+            ValueError, OSError: the new model cannot be used; the old one stays.
+        """
+        path = self.config.models[name]
+        front = await asyncio.to_thread(Front.load, path)
+        old, new = self.versions[name], front.version()
+        if old == new:
+            return False
+        workers = [worker for worker in self._workers.values() if worker.alive]
+        loaded = await asyncio.gather(*(self._load(worker, name, path, new) for worker in workers))
+        if errors := [reply.error for reply in loaded if reply.error]:
+            self._retire(name, new)
+            raise ValueError(errors[0])
+        self.fronts[name], self.versions[name], self.about[name] = front, new, loaded[0].about
+        self._retire(name, old)
+        return True
+
+    def _retire(self, name: str, version: str) -> None:
+        for worker in self._workers.values():
+            worker.loaded.discard((name, version))
+            worker.outbox.put(Retire(name, version))
+
+    async def _begin(self, number: int) -> None:
+        """Start a worker and let it load every model."""
+        context = multiprocessing.get_context("spawn")
+        pipe, theirs = context.Pipe()
+        cores = list(self.config.cores)[number :: self.count]
+        config = replace(self.config, cores=cores or self.config.cores)
+        process = context.Process(target=work, args=(theirs, config), name=f"sfumato-worker-{number}", daemon=True)
+        await asyncio.to_thread(process.start)
+        theirs.close()
+        worker = self._workers[number] = _Worker(number, process, pipe)
+        threading.Thread(target=self._read, args=(worker,), daemon=True).start()
+        threading.Thread(target=_write, args=(worker,), daemon=True).start()
+        for name, path in self.config.models.items():
+            reply = await self._load(worker, name, path, self.versions[name])
+            if reply.error:
+                raise ValueError(reply.error)
+            self.about[name] = reply.about
+
+    async def _load(self, worker: _Worker, name: str, path: str, version: str) -> Loaded:
+        future = self._loads[worker.number, name, version] = self._loop.create_future()
+        worker.outbox.put(Load(name, path, version))
+        reply = await future
+        if not reply.error:
+            worker.loaded.add((name, version))
+        return reply
+
+    def _read(self, worker: _Worker) -> None:
+        """The reading thread of a worker's pipe."""
+        try:
+            while True:
+                message = worker.pipe.recv()
+                self._loop.call_soon_threadsafe(self._hear, worker, message)
+        except (EOFError, OSError):
+            try:
+                self._loop.call_soon_threadsafe(self._mourn, worker)
+            except RuntimeError:  # the loop is closed
+                pass
+
+    def _hear(self, worker: _Worker, message: News | Loaded) -> None:
+        if isinstance(message, Loaded):
+            future = self._loads.pop((worker.number, message.name, message.version), None)
+            if future and not future.done():
+                future.set_result(message)
+            return
+        worker.stats = message.stats or worker.stats
+        for update in message.updates:
+            ticket = self._tickets.get(update.job)
+            if ticket is None or update.row in ticket.dropped:  # cancelled meanwhile
+                continue
+            if update.last and update.row in ticket.rows:
+                ticket.rows.remove(update.row)
+                worker.rows -= 1
+            ticket.updates.put_nowait(update)
+
+    def _mourn(self, worker: _Worker) -> None:
+        """A worker is gone: its requests end with an error, and another one takes its place."""
+        if not worker.alive:
+            return
+        worker.alive = False
+        worker.outbox.put(None)
+        for (number, name, version), future in list(self._loads.items()):
+            if number == worker.number and not future.done():
+                future.set_result(Loaded(name, version, "the worker died while it loaded the model"))
+        if self._stopping:
+            return
+        self.lost += 1
+        self._past = self._past + worker.stats
+        worker.stats = Stats()
+        log.error("worker %d died (exit code %s)", worker.number, worker.process.exitcode)
+        for ticket in self._tickets.values():
+            if ticket.worker is worker:
+                error = Update("", error="the worker that decoded this request died; try again", fault=True)
+                ticket.updates.put_nowait(error)
+        task = self._loop.create_task(self._replace(worker.number))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _replace(self, number: int) -> None:
+        while not self._stopping:
+            await asyncio.sleep(RESTART_AFTER)
+            try:
+                await self._begin(number)
+                return
+            except (ValueError, OSError) as error:
+                log.error("cannot start worker %d again: %s", number, error)
+
+
+def _write(worker: _Worker) -> None:
+    """The writing thread of a worker's pipe: a full pipe must not block the event loop."""
+    try:
+        while (message := worker.outbox.get()) is not None:
+            worker.pipe.send(message)
+        worker.pipe.send(None)
+    except (OSError, ValueError):
+        pass  # it is gone; the reading thread notices
+
+
+def _end(process: multiprocessing.process.BaseProcess) -> None:
+    process.join(5)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def split_cores() -> tuple[list[int], list[int]]:
+    """The cores for HTTP and those for the workers; both are all of them where there is only one, or where unknown."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [], []
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[-1:], cores[:-1]) if len(cores) > 1 else (cores, cores)
