@@ -2,7 +2,7 @@
 import { postJson } from "./api.js";
 import { runButton } from "./controls.js";
 import { h, say } from "./dom.js";
-import { percent, plain } from "./viewer/tokens.js";
+import { percent, plain, visible } from "./viewer/tokens.js";
 
 const LISTED = 10;
 
@@ -12,7 +12,8 @@ export function influence(viewer, current) {
   const running = runButton("Influence", async (signal) => {
     const { body, response } = current();
     const { position } = viewer.tokens.active;
-    show(await postJson("v1/influence", { model: body.model, tokens: response.tokens, position }, signal));
+    const tokens = response.tokens.slice(0, viewer.frames.at(-1).tokens.findLastIndex(visible) + 1);
+    show(await postJson("v1/influence", { model: body.model, tokens, position }, signal));
   });
   running.button.className = "";
   running.button.title = "Which words made this token likely";
@@ -22,10 +23,10 @@ export function influence(viewer, current) {
     const most = Math.max(1e-9, ...sorted.map((one) => Math.abs(one.delta_log_probability)));
     viewer.pause();
     viewer.seek(viewer.frames.length - 1);
-    viewer.tokens.shade(new Map(sorted.map((one) => [one.position, -one.delta_log_probability / most])));
+    viewer.tokens.shade(new Map(sorted.map((one) => [one.position, one.delta_log_probability / most])));
     const rows = sorted.slice(0, LISTED).map(({ text, delta_log_probability: delta }) =>
-      h("li", { className: delta < 0 ? "helps" : "hinders" }, h("span", { className: "word" }, plain(text)),
-        h("span", {}, `× ${factor(delta)}`)));
+      h("li", { className: delta > 0 ? "helps" : "hinders" }, h("span", { className: "word" }, plain(text)),
+        h("span", {}, `× ${factor(-delta)}`)));
     const title = `What made “${plain(answer.text)}” likely (${percent(answer.probability)})`;
     root.replaceChildren(h("h3", {}, title),
       h("p", { className: "hint" }, "Each word is hidden in turn; the factor is what becomes of the probability without it."),

@@ -2,6 +2,8 @@
 // the network was. A frame is {step, nfe, tokens}; a token is {position, text, state, probability, entropy, step,
 // runners_up}, where state is given, masked, draft or committed.
 
+const HAZY = 0.05; // a draft that is less probable is no more than haze
+
 export class Tokens {
   #spans = [];
   #shown = [];
@@ -28,6 +30,10 @@ export class Tokens {
     root.addEventListener("focus", () => root.matches(":focus-visible") && this.#look(Math.max(0, this.#active)));
     root.addEventListener("pointerover", (event) => this.#point(event));
     root.addEventListener("click", (event) => this.#click(event));
+  }
+
+  get selects() {
+    return this.#onselect !== undefined;
   }
 
   // The token that the reader looks at.
@@ -68,6 +74,9 @@ export class Tokens {
 
   #append() {
     const span = document.createElement("span");
+    const ink = document.createElement("span"); // without the space before it, so that a word is marked, not a gap
+    ink.className = "ink";
+    span.append(document.createTextNode(""), ink);
     if (this.#onlook) {
       span.setAttribute("role", "option");
       span.id = `${(this.root.id ||= `tokens-${(Tokens.count += 1)}`)}-${this.#spans.length}`;
@@ -79,12 +88,11 @@ export class Tokens {
   static count = 0;
 
   #draw(span, token) {
-    span.className = `token ${token.state}`;
-    const [, space, word] = /^(\s*)(.*)$/s.exec(token.state === "masked" ? "" : token.text);
-    const ink = document.createElement("span"); // without the space before it, so that a word is marked, not a gap
-    ink.className = "ink";
-    ink.textContent = word;
-    span.replaceChildren(space, ink);
+    const open = token.state === "masked" || (token.state === "draft" && token.probability < HAZY);
+    span.className = `token ${open ? "masked" : token.state}`;
+    const [, space, word] = /^(\s*)(.*)$/s.exec(open ? "" : token.text);
+    span.firstChild.data = space;
+    span.lastChild.textContent = word;
     span.style.setProperty("--p", (token.probability ?? 1).toFixed(3));
     if (this.#onlook) span.setAttribute("aria-label", spoken(token));
     this.#paint(span, token);
@@ -176,7 +184,7 @@ export function percent(probability) {
 }
 
 // What is known and has no text stands behind the end, or is a start token.
-function visible(token) {
+export function visible(token) {
   return token.state === "masked" || token.text !== "";
 }
 

@@ -1,5 +1,5 @@
 // A trace before the reader's eyes: the text at a step, a slider through the steps, and what the network thought.
-import { Tokens, percent, plain } from "./tokens.js";
+import { Tokens, percent, plain, visible } from "./tokens.js";
 
 const STATES = ["given", "masked", "draft", "committed"];
 const PACE = 55; // milliseconds a step, at least: slow enough for the eye
@@ -103,8 +103,9 @@ export class Viewer {
     Object.assign(this.slider, { type: "range", min: 0, step: 1 });
     this.slider.setAttribute("aria-label", "Step");
     this.slider.addEventListener("input", () => {
+      const chosen = Number(this.slider.value); // before a pause draws the slider where it was
       this.pause();
-      this.seek(Number(this.slider.value));
+      this.seek(chosen);
     });
     this.figures = element("span", "figures");
     this.transport = element("div", "transport", this.button, this.slider, this.figures);
@@ -112,12 +113,9 @@ export class Viewer {
     const legend = element(
       "div",
       "legend",
-      element("span", "", "unsure"),
-      element("span", "scale"),
-      element("span", "", "sure"),
-      element("span", "token masked", element("span", "ink")),
-      element("span", "", "open"),
-      element("span", "token draft sample", element("span", "ink", "draft")),
+      element("span", "", "unsure ", element("span", "scale"), " sure"),
+      element("span", "", element("span", "masked", element("span", "ink")), " open"),
+      element("span", "draft sample", element("span", "ink", "draft")),
     );
     legend.setAttribute("aria-hidden", "true");
     root.classList.add("viewer");
@@ -134,8 +132,8 @@ export class Viewer {
     this.slider.value = String(Math.max(0, this.#at));
     if (!this.frame) return;
     const { step, nfe, tokens } = this.frame;
-    const written = tokens.filter((token) => token.state === "committed").length;
-    const room = tokens.filter((token) => token.state !== "given").length;
+    const room = tokens.filter((token) => token.state !== "given" && visible(token)).length;
+    const written = tokens.filter((token) => token.state === "committed" && visible(token)).length;
     this.figures.textContent = `step ${step} · NFE ${nfe} · ${written}/${room} tokens`;
     this.slider.setAttribute("aria-valuetext", `step ${step}, ${written} of ${room} tokens written`);
   }
@@ -143,7 +141,8 @@ export class Viewer {
   // What the network thought of a token; what it would have written instead.
   #detail(token) {
     if (!token) {
-      this.details.replaceChildren(element("p", "hint", "Point at a token to see what the network thought."));
+      const more = this.tokens?.selects ? " Click on it, or press Space, to select it." : "";
+      this.details.replaceChildren(element("p", "hint", `Point at a token to see what the network thought.${more}`));
       return;
     }
     const word = element("strong", "word", token.state === "masked" ? "open" : plain(token.text));
