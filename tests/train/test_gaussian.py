@@ -14,7 +14,7 @@ import torch
 from sfumato.config import Recipe
 from sfumato.data.cache import open_corpora
 from sfumato.text.tokenizer import Tokenizer
-from sfumato.train.loop import _begin, train
+from sfumato.train.loop import _begin, _described, train
 from sfumato.train.run import num_steps
 from sfumato.train.step import Step
 
@@ -25,7 +25,8 @@ PROCESS = {"kind": "gaussian", "schedule": "cosine"}
 
 def begun(recipe: Recipe) -> Step:
     tokenizer = Tokenizer.load(recipe.tokenizer.path)
-    state, config = _begin(recipe, tokenizer, open_corpora(recipe.data, tokenizer))
+    config = _described(recipe, tokenizer, None)
+    state = _begin(recipe, config, tokenizer, open_corpora(recipe.data, tokenizer))
     return Step(recipe, config, state, num_steps(recipe))
 
 

@@ -12,7 +12,7 @@ from sfumato.config import Recipe
 from sfumato.data.cache import open_corpora
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.checkpoint import latest
-from sfumato.train.loop import _begin
+from sfumato.train.loop import _begin, _described
 from sfumato.train.run import num_steps
 from sfumato.train.step import SPIKE_AFTER, Step
 
@@ -33,7 +33,8 @@ PROCESSES = pytest.mark.parametrize(
 def begun(recipe: Recipe) -> Step:
     """The first step of a run, without a folder."""
     tokenizer = Tokenizer.load(recipe.tokenizer.path)
-    state, config = _begin(recipe, tokenizer, open_corpora(recipe.data, tokenizer))
+    config = _described(recipe, tokenizer, None)
+    state = _begin(recipe, config, tokenizer, open_corpora(recipe.data, tokenizer))
     return Step(recipe, config, state, num_steps(recipe))
 
 

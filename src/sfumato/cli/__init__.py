@@ -18,6 +18,7 @@ from sfumato.config import ConfigError, closest
 
 COMMANDS = {
     "train": "train a model from a recipe",
+    "tune": "teach a trained model to answer, from conversations",
     "generate": "continue a prompt, and watch the text appear out of noise",
     "infill": "fill the holes of a template",
     "evaluate": "measure how well a model predicts a text",

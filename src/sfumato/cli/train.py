@@ -35,20 +35,28 @@ class Options:
 def run(words: list[str], out: TextIO) -> int:
     """Train; the exit code is 0, or 128 + the number of the signal that stopped the run."""
     about = "Train a model from a recipe. The same command continues a run that was stopped."
-    options = parse(Options, words, "sfumato train", about)
+    return follow(parse(Options, words, "sfumato train", about), out)
+
+
+def follow(options: Options, out: TextIO, *, answers: bool = False) -> int:
+    """Follow a recipe, and tell how it goes; with `answers` it tunes a model on conversations."""
     recipe = load_recipe(options.recipe, {**_aliases(options), **options.settings})
     folder = Path(options.out or Path("runs") / (recipe.name or Path(options.recipe).stem))
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out {folder}: expected a folder, there is a file; name another one")
 
     from sfumato.text.tokenizer import check_text
-    from sfumato.train.loop import train
+
+    if answers:
+        from sfumato.tune.answers import tune as begin
+    else:
+        from sfumato.train.loop import train as begin
 
     check_text(recipe.train.sample_prompt, "train.sample_prompt")
     with progress() as bar:
         watch = Watch(folder, bar)
         bar.begin("reading the data")
-        model, number = train(
+        model, number = begin(
             recipe,
             folder,
             watcher=watch,
@@ -66,7 +74,8 @@ def run(words: list[str], out: TextIO) -> int:
         held_out = f"; held-out {watch.figure()}" if watch.held_out else ""
         print(f"{model}: {result.get('step', watch.steps)} steps{held_out}", file=out)
         prompt = shlex.quote(recipe.train.sample_prompt or "Once upon a time")
-        print(f"try it: sfumato generate {prompt} --model {shlex.quote(str(model))}", file=out)
+        again = f"{'chat' if answers else f'generate {prompt}'} --model {shlex.quote(str(model))}"
+        print(f"try it: sfumato {again}", file=out)
     if number:
         done = result.get("step", 0)
         bar.say(f"stopped by {signal.Signals(number).name} after step {done} of {watch.steps}, all saved in {folder}")
@@ -143,10 +152,14 @@ class Watch:
         return {f"held_out_{name}": value for name, value in names.items()}
 
     def sample(self, bundle: "Bundle", seed: int = 0) -> str:
-        """A continuation of `train.sample_prompt`."""
+        """A continuation of `train.sample_prompt`, or an answer to it."""
         from sfumato.sample.language_model import LanguageModel
 
         model, prompt = LanguageModel(bundle), self.recipe.train.sample_prompt
+        if model.chat_template is not None:
+            asked = prompt or "Hello!"
+            answer = model.reply([{"role": "user", "content": asked}], seed=seed).completion
+            return f"user: {asked}\nassistant: {answer}"
         room = bundle.config.model.context - 1 - len(model.tokenizer.encode(prompt))
         if room < 1:
             return "(no sample: train.sample_prompt fills the context)"

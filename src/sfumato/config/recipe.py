@@ -173,6 +173,13 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class ChatConfig:
+    """Conversations, for `tune`."""
+
+    system: str = option("", "the system's turn of conversations that have none; empty = none")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything needed to make a model again."""
 
@@ -183,6 +190,7 @@ class Recipe:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    chat: ChatConfig = field(default_factory=ChatConfig)
     seed: int = option(0, "all randomness follows from it", at_least=0, below=2**63)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.data.cache import Corpus, tokenised
+from sfumato.data.cache import Corpus, Encoder, Plain
 from sfumato.data.packing import Piece, pack
 from sfumato.data.sources import DataError, Document
 from sfumato.text.tokenizer import Tokenizer
@@ -163,19 +163,22 @@ def held_out_rows(
     return _whole(documents, context, tokenizer), size
 
 
-def rows_of(texts: Iterable[Document], tokenizer: Tokenizer, context: int) -> tuple[Batch, int]:
+def rows_of(
+    texts: Iterable[Document], tokenizer: Tokenizer, context: int, encoder: Encoder | None = None
+) -> tuple[Batch, int]:
     """Pack texts for evaluation, tokenised as in training, whole where they fit into a row.
 
     Args:
         texts: one document each, or a chat, or a prompt with its response, which alone counts.
         tokenizer: turns them into tokens; an end token is added to each.
         context: places in a row; a longer document is cut, and each piece begins with the start token.
+        encoder: makes the token rows, as in `open_corpora`.
 
     Returns:
         The rows, and the UTF-8 bytes of what counts of the texts.
     """
     documents, size = [], 0
-    for found in tokenised(texts, tokenizer):
+    for found in (encoder or Plain())(texts, tokenizer):
         documents.append(_Text(np.array(found.tokens), found.prompt))
         size += found.bytes
     return _whole(documents, context, tokenizer), size

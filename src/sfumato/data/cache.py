@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,6 +24,19 @@ CHUNK = 1000  # documents tokenised at a time
 DAY = 86400  # seconds
 COLUMNS = ("offsets", "prompts", "bytes", "hashes")
 Progress = Callable[[str, int, int], None]  # source path, documents so far, tokens so far
+
+
+class Encoder(Protocol):
+    """How documents become tokens."""
+
+    @property
+    def key(self) -> str:
+        """Whatever the tokens depend on besides the documents and the tokenizer."""
+        ...
+
+    def __call__(self, found: Iterable[Document], tokenizer: Tokenizer) -> "Iterator[Encoded]":
+        """The documents in their order; one may become several."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,9 @@ class Corpus:
         return int(self.offsets[document + 1] - self.offsets[document])
 
 
-def open_corpora(data: DataConfig, tokenizer: Tokenizer, progress: Progress | None = None) -> list[Corpus]:
+def open_corpora(
+    data: DataConfig, tokenizer: Tokenizer, progress: Progress | None = None, encoder: Encoder | None = None
+) -> list[Corpus]:
     """Read and tokenise every source, or open what an earlier call left in the cache.
 
     The split depends on each document's text alone: its hash decides. So the same text is on the same side in every
@@ -69,6 +84,7 @@ def open_corpora(data: DataConfig, tokenizer: Tokenizer, progress: Progress | No
         data: the sources, how much to hold out, and where the cache is.
         tokenizer: turns text into tokens.
         progress: called after each chunk of documents with the source's path, documents and tokens so far.
+        encoder: makes the token rows; None = `Plain`, whole documents.
 
     Returns:
         One corpus a source, in their order.
@@ -80,7 +96,8 @@ def open_corpora(data: DataConfig, tokenizer: Tokenizer, progress: Progress | No
     if not data.sources:
         raise DataError("no data: give --data.sources PATH (a file, a folder or hf:NAME)")
     root = Path(data.cache or os.environ.get("SFUMATO_CACHE") or "~/.cache/sfumato").expanduser() / "data"
-    opened = [_open_source(source, root, data.on_error, tokenizer, progress) for source in data.sources]
+    encoder = encoder or Plain()
+    opened = [_open_source(source, root, data.on_error, tokenizer, encoder, progress) for source in data.sources]
     lowest, highest = (int(f(f(corpus.hashes) for corpus in opened)) for f in (min, max))
     limit = min(max(int(data.held_out * 2.0**64), lowest + 1), highest) if data.held_out else 0
     return [_split(corpus, limit) for corpus in opened]
@@ -96,12 +113,14 @@ def _split(corpus: Corpus, limit: int) -> Corpus:
     )
 
 
-def _open_source(source: Source, root: Path, on_error: str, tokenizer: Tokenizer, progress: Progress | None) -> Corpus:
-    parts = [str(FORMAT), str(LONGEST), content_key(source), tokenizer.fingerprint]
+def _open_source(
+    source: Source, root: Path, on_error: str, tokenizer: Tokenizer, encoder: Encoder, progress: Progress | None
+) -> Corpus:
+    parts = [str(FORMAT), encoder.key, content_key(source), tokenizer.fingerprint]
     key = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
     corpus = _load(root / key, source.path)
     if corpus is None or (corpus.report.skipped and on_error == "stop"):  # reading again raises at the broken line
-        _build(root / key, source, Report(on_error), tokenizer, progress)
+        _build(root / key, source, Report(on_error), tokenizer, encoder, progress)
         corpus = _load(root / key, source.path)
         if corpus is None:
             raise DataError(f"{root / key}: the cache written here cannot be read back; set --data.cache elsewhere")
@@ -128,7 +147,9 @@ def _load(folder: Path, path: str) -> Corpus | None:
         return None
 
 
-def _build(folder: Path, source: Source, report: Report, tokenizer: Tokenizer, progress: Progress | None) -> None:
+def _build(
+    folder: Path, source: Source, report: Report, tokenizer: Tokenizer, encoder: Encoder, progress: Progress | None
+) -> None:
     """Tokenise a source into `folder`, which appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(".*"):  # by a process that was killed while it wrote
@@ -136,7 +157,7 @@ def _build(folder: Path, source: Source, report: Report, tokenizer: Tokenizer, p
             shutil.rmtree(left, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write(draft, source, report, tokenizer, progress)
+        _write(draft, source, report, tokenizer, encoder, progress)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     except OSError:
@@ -146,12 +167,15 @@ def _build(folder: Path, source: Source, report: Report, tokenizer: Tokenizer, p
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write(folder: Path, source: Source, report: Report, tokenizer: Tokenizer, progress: Progress | None) -> None:
+def _write(
+    folder: Path, source: Source, report: Report, tokenizer: Tokenizer, encoder: Encoder, progress: Progress | None
+) -> None:
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     lengths, prompts, sizes, hashes, total = [0], [], [], [], 0
     with open(folder / "tokens.bin", "wb") as handle:
-        for chunk in _chunks(_units(documents(source, report), tokenizer)):
-            for found in _encoded(chunk, tokenizer):
+        rows = encoder(documents(source, report), tokenizer)
+        while chunk := list(islice(rows, CHUNK)):
+            for found in chunk:
                 handle.write(np.array(found.tokens, dtype).tobytes())
                 lengths.append(len(found.tokens))
                 prompts.append(found.prompt)
@@ -240,10 +264,24 @@ def _chunks(units: Iterator[list[_Part]]) -> Iterator[list[list[_Part]]]:
         yield chunk
 
 
-def tokenised(found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[Encoded]:
-    """Each document as a corpus holds it."""
-    for chunk in _chunks(_units(found, tokenizer)):
-        yield from _encoded(chunk, tokenizer)
+@dataclass(frozen=True)
+class Plain:
+    """Whole documents; of a pair the prompt is context. A text that is too long becomes several."""
+
+    @property
+    def key(self) -> str:
+        """The length at which a text is cut."""
+        return str(LONGEST)
+
+    def __call__(self, found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[Encoded]:
+        """Each document as a corpus holds it."""
+        for chunk in _chunks(_units(found, tokenizer)):
+            yield from _encoded(chunk, tokenizer)
+
+
+def digest(texts: Iterable[str]) -> int:
+    """64 bits of a document's text."""
+    return int.from_bytes(hashlib.blake2b(b"\0".join(map(str.encode, texts)), digest_size=8).digest(), "little")
 
 
 def _encoded(units: list[list[_Part]], tokenizer: Tokenizer) -> Iterator[Encoded]:
@@ -257,5 +295,4 @@ def _encoded(units: list[list[_Part]], tokenizer: Tokenizer) -> Iterator[Encoded
                 prompt = len(tokens)
             else:
                 size += len(part.text.encode())
-        digest = hashlib.blake2b(b"\0".join(part.text.encode() for part in unit), digest_size=8).digest()
-        yield Encoded(tokens, prompt, size, int.from_bytes(digest, "little"))
+        yield Encoded(tokens, prompt, size, digest(part.text for part in unit))

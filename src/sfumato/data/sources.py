@@ -16,7 +16,7 @@ from sfumato.text.tokenizer import Tokenizer, check_text
 
 FORMATS = (".txt", ".md", ".jsonl", ".parquet")
 Chat = tuple[tuple[str, str], ...]  # (role, content) of each message
-PAIR = ("prompt", "response")  # keys of a record that lacks the field that was asked for
+CONVERSATION, PAIR = "messages", ("prompt", "response")  # keys of a record that lacks the field that was asked for
 Item = tuple[int, Any]  # line (or row of a table), and the value there, or the ValueError that says why there is none
 
 
@@ -250,9 +250,9 @@ def _json_value(raw: bytes, key: str) -> Any:
 
 
 def _wanted(key: str, names: Container[str]) -> list[str]:
-    """Where a record's document is: under its key, else under those of a pair; empty where it has neither."""
-    if key in names:
-        return [key]
+    """Where a record's document is: under its key, else as a conversation or a pair; empty where it has none."""
+    if key in names or CONVERSATION in names:
+        return [key if key in names else CONVERSATION]
     return list(PAIR) if all(name in names for name in PAIR) else []
 
 

@@ -65,6 +65,8 @@ class BundleConfig:
     tokenizer_sha256: str
     sampler: dict[str, Any] = field(default_factory=dict)
     """Default settings for generation."""
+    chat: dict[str, Any] | None = None
+    """How a conversation becomes tokens (`text.chat.ChatTemplate`); None where the model knows no conversations."""
     made: dict[str, Any] = field(default_factory=dict)
     """How it was made: recipe, steps, tokens, data, versions."""
 

@@ -16,6 +16,7 @@ from sfumato.process import Growing, build_process
 from sfumato.sample.rows import Request
 from sfumato.sample.sampler import Sampler
 from sfumato.sample.settings import Settings
+from sfumato.text.chat import ChatTemplate, Message
 from sfumato.text.prompt import Row, canvas_row
 from sfumato.text.tokenizer import Tokenizer
 
@@ -75,6 +76,8 @@ class Front:
         # The likelihood is that of the blocks it writes with.
         self.layout = layout_named(config.layout, config.sampler.get("block") or config.model.block)
         self.grows = isinstance(self.process, Growing)
+        where_chat = f"{where}: config.json: chat"
+        self.chat_template = None if config.chat is None else ChatTemplate.from_dict(config.chat, where_chat)
         if config.shift != self.process.shift:
             raise BundleError(
                 f"{where}: config.json says shift {config.shift}, but {self.process.name} is {self.process.shift}; "
@@ -198,3 +201,29 @@ class Front:
         return canvas_row(
             self.tokenizer, text, context=context, max_tokens=max_tokens, template=template, grows=self.grows
         )
+
+    def conversation(self, messages: Sequence[Message], max_tokens: int) -> tuple[Row, int]:
+        """A conversation as a row that ends with room for the answer.
+
+        Args:
+            messages: roles and contents, the one to answer last.
+            max_tokens: of the answer.
+
+        Returns:
+            The row, and how many of the oldest messages had to be left out.
+
+        Raises:
+            ValueError: a model that knows no conversations, or what is no conversation or does not fit.
+        """
+        if self.chat_template is None:
+            name = self.path.name if self.path else "this model"
+            raise ValueError(f"{name} has no chat template: it knows no conversations; use one that was tuned on some")
+        if not isinstance(max_tokens, int) or not 1 <= max_tokens < self.context - 1:
+            raise ValueError(f"max_tokens: expected 1 to {self.context - 2}, got {max_tokens!r}")
+        ids, dropped = self.chat_template.fit(messages, self.tokenizer, self.context - 1 - max_tokens)
+        tokens = [self.tokenizer.start_id, *ids]
+        editable = [False] * len(tokens) + [True] * (0 if self.grows else max_tokens)
+        row = [*tokens, *[self.tokenizer.mask_id] * (len(editable) - len(tokens))]
+        if not self.grows:
+            return Row(row, editable), dropped
+        return Row(row, editable, [i == len(tokens) - 1 for i in range(len(tokens))], len(tokens) + max_tokens), dropped

@@ -20,6 +20,7 @@ from sfumato.sample.reuse import Reuse
 from sfumato.sample.settings import Settings
 from sfumato.sample.sliding import Sliding
 from sfumato.sample.trace import Event
+from sfumato.text.chat import ChatTemplate, Message
 from sfumato.text.prompt import Row, text_of
 
 
@@ -148,6 +149,26 @@ class LanguageModel:
             ValueError: as `generate`, and a malformed template or one without a hole.
         """
         return self._write(template, max_tokens, template=True, **options)
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """How a conversation becomes tokens; None where the model knows none."""
+        return self.front.chat_template
+
+    def reply(self, messages: Sequence[Message], *, max_tokens: int | None = None, **options: Any) -> Generation:
+        """Answer a conversation.
+
+        Args:
+            messages: `{"role": "user", "content": "Hello"}` and the like, the one to answer last.
+            max_tokens: of the answer; None = 128, or half the context where that is less. The oldest messages go
+                where the context is too small.
+            options: as in `generate`.
+
+        Raises:
+            ValueError: a model that knows no conversations, what is no conversation, and as in `generate`.
+        """
+        row, _ = self.front.conversation(messages, max_tokens or min(128, self.front.context // 2))
+        return self._run([row], **options)[0]
 
     def _write(
         self, text: str | Sequence[str], max_tokens: int, *, template: bool, length: int | None = None, **options: Any

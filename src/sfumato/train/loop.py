@@ -14,9 +14,11 @@ from sfumato.config import ModelConfig, Recipe
 from sfumato.data.batches import Stream
 from sfumato.data.cache import Corpus, Progress, open_corpora
 from sfumato.data.sources import content_key
+from sfumato.data.turns import Turns
 from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens, find_bundle
 from sfumato.model.transformer import Transformer
 from sfumato.process import Growing, build_process
+from sfumato.text.chat import ChatTemplate
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train import checkpoint
 from sfumato.train.memory import keep_buffers
@@ -57,6 +59,7 @@ def train(
     sample: Callable[[Bundle], str] | None = None,
     card: Callable[[Bundle, list[Corpus]], str] | None = None,
     reading: Progress | None = None,
+    chat: ChatTemplate | None = None,
 ) -> tuple[Path | None, int]:
     """Train a recipe, or continue an interrupted run, and write its bundle to `out/model`.
 
@@ -68,6 +71,7 @@ def train(
         sample: called every `train.sample_every` steps; what it returns goes to `out/samples.txt`.
         card: writes the model card of the finished bundle.
         reading: told how much of the data has been tokenised.
+        chat: the data are conversations, of which answers alone are learned; the bundle keeps this template.
 
     Returns:
         The bundle's folder and 0, or None and the signal's number when SIGINT or SIGTERM stopped the run.
@@ -83,8 +87,9 @@ def train(
         torch.set_num_threads(recipe.train.threads)
     keep_buffers()
     tokenizer = open_tokenizer(recipe, out)
-    corpora = open_corpora(recipe.data, tokenizer, reading)
-    state, config = _begin(recipe, tokenizer, corpora)
+    config = _described(recipe, tokenizer, chat)
+    corpora = open_corpora(recipe.data, tokenizer, reading, turns(config) if chat else None)
+    state = _begin(recipe, config, tokenizer, corpora)
     found = checkpoint.latest(out / "checkpoints")
     if found:
         with checkpoint.damage_told(out / "checkpoints"):
@@ -127,13 +132,12 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _begin(recipe: Recipe, tokenizer: Tokenizer, corpora: list[Corpus]) -> tuple[State, BundleConfig]:
-    """The state before the first step, and what the bundle will say about the model."""
+def _described(recipe: Recipe, tokenizer: Tokenizer, chat: ChatTemplate | None) -> BundleConfig:
+    """What the bundle will say about the model."""
     if recipe.model.vocab_size not in (0, tokenizer.vocab_size):
         raise ValueError(
             f"model.vocab_size: got {recipe.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}; leave it at 0"
         )
-    device, _ = device_of(recipe)
     tokens = SpecialTokens(tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.start_id)
     process = build_process(
         recipe.process, vocab_size=tokenizer.vocab_size, mask_id=tokens.mask, never_written=tokens.never_written
@@ -145,38 +149,60 @@ def _begin(recipe: Recipe, tokenizer: Tokenizer, corpora: list[Corpus]) -> tuple
             "leave it at 0"
         )
     model = dataclasses.replace(recipe.model, vocab_size=tokenizer.vocab_size, gap_head=grows)
+    layout = "causal" if process.shift else "block" if model.block else "full"
+    sampler = {"sampler": _SAMPLERS.get(process.name, "ancestral"), "temperature": 0.7} | _block(model)
+    if chat and layout == "full" and process.name == "masked":
+        # Sure of the end long before the answer, a canvas that is one block would be closed from its far side.
+        sampler["block"] = min(32, model.context)
+    return BundleConfig(
+        model=model,
+        process=recipe.process,
+        layout=layout,
+        shift=process.shift,
+        tokens=tokens,
+        tokenizer_sha256=tokenizer.fingerprint,
+        sampler=sampler,
+        chat=chat.to_dict() if chat else None,
+    )
+
+
+def turns(config: BundleConfig) -> Turns:
+    """How a model's conversations become rows."""
+    assert config.chat is not None
+    template = ChatTemplate.from_dict(config.chat)
+    block = config.sampler.get("block") or config.model.block if config.layout == "block" else 0
+    return Turns(template, config.model.context, block, fill=not (config.shift or config.model.gap_head))
+
+
+def _begin(recipe: Recipe, config: BundleConfig, tokenizer: Tokenizer, corpora: list[Corpus]) -> State:
+    """The state before the first step."""
     denoiser = Transformer(
-        model,
-        never_written=tokens.never_written,
+        config.model,
+        never_written=config.tokens.never_written,
         gradient_checkpointing=recipe.train.checkpointing,
         dropout=recipe.train.dropout,
     )
     denoiser.initialise(recipe.seed)
     if recipe.init:
         _take_weights(denoiser, recipe.init)
-    denoiser.to(device)
-    config = BundleConfig(
-        model=model,
-        process=recipe.process,
-        layout="causal" if process.shift else "block" if model.block else "full",
-        shift=process.shift,
-        tokens=tokens,
-        tokenizer_sha256=tokenizer.fingerprint,
-        sampler={"sampler": _SAMPLERS.get(process.name, "ancestral"), "temperature": 0.7} | _block(model),
-    )
+    denoiser.to(device_of(recipe)[0])
     weights = [source.weight for source in recipe.data.sources]
     stream = Stream(corpora, weights, context=recipe.model.context, tokenizer=tokenizer, seed=recipe.seed)
     average = {name: p.detach().clone() for name, p in denoiser.named_parameters()} if recipe.train.ema else {}
-    return State(denoiser, build_optimisers(denoiser, recipe.train), average, stream), config
+    return State(denoiser, build_optimisers(denoiser, recipe.train), average, stream)
 
 
 def _take_weights(denoiser: Transformer, init: str) -> None:
     """Start from a bundle's weights; layout, process and context may differ, sizes not.
 
+    A network with fewer layers takes evenly chosen ones, the first and the last among them.
+
     Raises:
         ValueError: the first tensor that does not fit.
     """
-    state, expected = Bundle.load(find_bundle(init)).denoiser.state_dict(), denoiser.state_dict()
+    bundle = Bundle.load(find_bundle(init))
+    expected = denoiser.state_dict()
+    state = _thinned(bundle.denoiser.state_dict(), bundle.config.model.layers, denoiser.config.layers)
     for name in sorted(state.keys() | expected.keys()):
         found, wanted = (list(t[name].shape) if name in t else "absent" for t in (state, expected))
         if found != wanted:
@@ -184,6 +210,18 @@ def _take_weights(denoiser: Transformer, init: str) -> None:
                 f"init {init}: {name} is {found} there, this recipe's model asks for {wanted}; use its sizes"
             )
     denoiser.load_state_dict(state)
+
+
+def _thinned(state: dict[str, torch.Tensor], layers: int, wanted: int) -> dict[str, torch.Tensor]:
+    """The tensors of as many of the layers, evenly chosen; all of them where no fewer are wanted."""
+    if wanted >= layers:
+        return state
+    chosen = [round(i * (layers - 1) / max(1, wanted - 1)) for i in range(wanted)]
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith("blocks.")}
+    for new, old in enumerate(chosen):
+        own = f"blocks.{old}."
+        kept |= {f"blocks.{new}.{n.removeprefix(own)}": tensor for n, tensor in state.items() if n.startswith(own)}
+    return kept
 
 
 def _block(model: ModelConfig) -> dict[str, int]:

@@ -1,0 +1,94 @@
+"""Conversations as examples to tune on: one for each answer, behind all that came before it.
+
+An answer must not see what was said after it, in the full layout nor inside a block; so a conversation of five answers
+becomes five examples. And writing goes on behind an answer's end, up to the end of the canvas; so does an example: more
+end tokens follow, scored like the rest. They cost next to nothing once the end is known, and their likelihood only
+lowers that of the answer, so a bound stays a bound.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from sfumato import rng
+from sfumato.data.cache import CHUNK, Encoded, digest
+from sfumato.data.sources import DataError, Document, Pair
+from sfumato.text.chat import ChatTemplate, fitting
+from sfumato.text.tokenizer import Tokenizer
+
+_CANVAS = 21  # draw purpose
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How conversations become token rows."""
+
+    template: ChatTemplate
+    context: int
+    """Places in a row; one is the start token's."""
+    block: int = 0
+    """Fill up to the end of a block of so many places; 0 = to a canvas of random length; see `fill`."""
+    fill: bool = True
+    """Whether what is written goes on behind the end; not for models that write left to right or grow."""
+
+    @property
+    def key(self) -> str:
+        """Everything that the tokens depend on, besides text and tokenizer."""
+        return repr(self)
+
+    def __call__(self, found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[Encoded]:
+        """Examples of the documents, in order.
+
+        Raises:
+            DataError: a text that is no conversation.
+        """
+        examples = (example for document in found for example in _examples(document, self.template))
+        while chunk := list(islice(examples, CHUNK)):
+            encoded = iter(tokenizer.encode_batch([content for example in chunk for _, content in example]))
+            for example in chunk:
+                yield self._row(example, [next(encoded) for _ in example], tokenizer.end_id)
+
+    def _row(self, example: Sequence[tuple[str, str]], encoded: Sequence[list[int]], end_id: int) -> Encoded:
+        template, turns, room = self.template, [], self.context - 1
+        *history, (_, answer) = example
+        for (role, _), content in zip(history, encoded, strict=False):
+            before, after = template.around(role)
+            turns.append([*before, *content, *after])
+        cue = template.cue_ids
+        response = [*encoded[-1], *template.around("assistant")[1]][: room - len(cue)]
+        left = room - len(cue) - len(response)
+        kept = fitting([len(turn) for turn in turns], [role for role, _ in history], left)
+        prompt = [token for i in kept for token in turns[i]]
+        prompt = [*prompt[max(0, len(prompt) - left) :], *cue]
+        tokens = [*prompt, *response]
+        hashed = digest(content for _, content in example)
+        if self.fill and tokens[-1] == end_id:
+            tokens += [end_id] * self._fill(len(tokens) + 1, hashed)
+        return Encoded(tokens, len(prompt), len(answer.encode()), hashed)
+
+    def _fill(self, places: int, hashed: int) -> int:
+        """End tokens behind a row of so many places, whose last is an end.
+
+        With blocks the canvas ends with a block. Without, its length is whatever a user asks for: log-uniform between
+        the answer's end and that of the context, as a function of the text.
+        """
+        if self.block:
+            return min(-places % self.block, self.context - places)
+        u = float(rng.uniform(hashed % 2**63, _CANVAS))
+        return int(places * (self.context / places) ** u) - places
+
+
+def _examples(document: Document, template: ChatTemplate) -> Iterator[list[tuple[str, str]]]:
+    """For each answer of a document: its role and content behind those of the turns before it."""
+    if isinstance(document, Pair):
+        document = (("user", document.prompt), ("assistant", document.response))
+    if isinstance(document, str):
+        raise DataError(
+            f"expected conversations, {{messages: [...]}} or {{prompt, response}}, got the text {document[:40]!r}; "
+            "name the key of the messages as the `field` of the source"
+        )
+    if template.default_system and document[0][0] != "system":
+        document = (("system", template.default_system), *document)
+    for i, (role, content) in enumerate(document):
+        if role == "assistant" and i and content.strip():
+            yield list(document[: i + 1])
