@@ -77,7 +77,7 @@ export function chat(panel, models) {
     if (!id) return turn.remove();
     messages.push(said);
     text.className = "said";
-    text.textContent = said.content || "(an empty answer)";
+    text.textContent = said.content.trim() || "(an empty answer)";
     turn.append(feedback(() => ({ id, text: said.content }), { ratings: false }).root);
   }
 

@@ -45,11 +45,12 @@ function lane(letter, models, chosen) {
     for (const value of Object.values(values)) value.textContent = "–";
     const start = performance.now();
     const elapsed = () => (performance.now() - start) / 1000;
-    let frame = null;
+    const given = { position: -1, text: body.prompt, state: "given" };
+    let frame = { tokens: [] };
     let drawing = 0;
     const draw = () => {
       drawing = 0;
-      if (frame) tokens.show(frame);
+      tokens.show({ tokens: [given, ...frame.tokens] });
     };
     for await (const { diffusion, usage } of postStream("v1/completions", { ...body, model: model.value }, signal)) {
       if (diffusion?.tokens) {

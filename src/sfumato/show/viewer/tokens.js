@@ -2,7 +2,7 @@
 // the network was. A frame is {step, nfe, tokens}; a token is {position, text, state, probability, entropy, step,
 // runners_up}, where state is given, masked, draft or committed.
 
-const HAZY = 0.05; // a draft that is less probable is no more than haze
+const HAZY = 0.15; // a draft that is less probable is no more than haze
 
 export class Tokens {
   #spans = [];
