@@ -12,86 +12,102 @@ export function chat(panel, models) {
       " template. “Write” continues a text with any model."));
     return {};
   }
-  const messages = []; // {role, content}
+  let turns = []; // {role, content, root}; another array is another conversation
   const model = modelChoice(able, able[0]);
   const options = settings({ tokens: 64 });
   const log = h("div", { className: "log", role: "log", "aria-live": "off", "aria-label": "Conversation" });
   const input = h("textarea", { rows: 2, placeholder: "Say something" });
 
-  const running = runButton("Send", async (signal) => {
+  const sending = runButton("Send", async (signal) => {
     const content = input.value.trim();
     if (!content) throw new ApiError("the message is empty");
-    const body = request({ role: "user", content });
-    messages.push({ role: "user", content });
-    log.append(h("article", { className: "turn user", "aria-label": "You" }, content));
+    const conversation = turns;
+    add({ role: "user", content, root: h("article", { className: "turn user", "aria-label": "You" }, content) });
     input.value = "";
-    await answer(body, signal);
+    try {
+      await answer(conversation, options.values(), signal);
+    } finally {
+      if (conversation === turns && turns.at(-1)?.role === "user") {
+        remove(); // a question that got no answer goes back to where it can be asked again
+        input.value ||= content;
+      }
+    }
   });
   const regenerating = runButton("Regenerate", async (signal) => {
-    const body = request();
-    if (messages.at(-1)?.role === "assistant") {
-      messages.pop();
-      log.lastElementChild.remove();
-      body.messages.pop();
-      delete body.seed; // the same one would give the same answer
+    const conversation = turns;
+    const { seed, ...others } = options.values(); // the same seed would give the same answer
+    const before = remove();
+    try {
+      await answer(conversation, others, signal);
+    } finally {
+      if (conversation === turns && turns.at(-1)?.role === "user") add(before);
     }
-    await answer(body, signal);
   });
   regenerating.button.className = "quiet";
   const fresh = h("button", { type: "button", className: "quiet", onclick: () => {
-    running.stop();
+    turns = [];
+    sending.stop();
     regenerating.stop();
-    messages.length = 0;
     log.replaceChildren();
     refresh();
     input.focus();
   } }, "New conversation");
 
-  const request = (...more) =>
-    ({ ...options.values(), model: model.value, messages: [...messages, ...more], diffusing: true });
+  function add(turn) {
+    turns.push(turn);
+    log.append(turn.root);
+    refresh();
+  }
 
-  async function answer(body, signal) {
+  function remove() {
+    const turn = turns.pop();
+    turn.root.remove();
+    refresh();
+    return turn;
+  }
+
+  // What is settled when the stream ends, or is stopped, is the answer.
+  async function answer(conversation, chosen, signal) {
     const text = h("div");
-    const turn = h("article", { className: "turn assistant", "aria-label": "Answer" }, text);
+    const root = h("article", { className: "turn assistant", "aria-label": "Answer" }, text);
     const tokens = new Tokens(text);
-    const said = { role: "assistant", content: "" };
-    let id = null;
-    log.append(turn);
-    turn.scrollIntoView({ block: "nearest" });
+    const messages = conversation.map(({ role, content }) => ({ role, content }));
+    let [id, content] = [null, ""];
+    log.append(root);
+    root.scrollIntoView({ block: "nearest" });
     refresh(true);
     try {
+      const body = { ...chosen, model: model.value, messages, diffusing: true };
       for await (const chunk of postStream("v1/chat/completions", body, signal)) {
         id = chunk.id ?? id;
-        said.content += chunk.choices?.[0]?.delta?.content ?? "";
+        content += chunk.choices?.[0]?.delta?.content ?? "";
         if (chunk.diffusion?.tokens) tokens.show(chunk.diffusion);
       }
     } finally {
-      if (said.content || !signal.aborted) settle(turn, text, said, id);
-      else turn.remove();
+      if (conversation !== turns || !id || (signal.aborted && !content)) root.remove();
+      else add({ role: "assistant", content, root: settled(root, text, id, content) });
       refresh();
     }
-    say(said.content);
+    say(content);
   }
 
-  function settle(turn, text, said, id) {
-    if (!id) return turn.remove();
-    messages.push(said);
+  function settled(root, text, id, content) {
     text.className = "said";
-    text.textContent = said.content.trim() || "(an empty answer)";
-    turn.append(feedback(() => ({ id, text: said.content }), { ratings: false }).root);
+    text.textContent = content.trim() || "(an empty answer)";
+    root.append(feedback(() => ({ id, text: content }), { ratings: false }).root);
+    return root;
   }
 
   function refresh(busy = false) {
-    regenerating.button.hidden = !messages.length;
-    running.button.disabled = busy && !running.button.classList.contains("running");
-    regenerating.button.disabled = busy && !regenerating.button.classList.contains("running");
+    regenerating.button.hidden = turns.at(-1)?.role !== "assistant" && !busy;
+    for (const { button } of [sending, regenerating]) button.disabled = busy && !button.classList.contains("running");
   }
 
-  onEnter(input, running.start, { alone: true });
+  onEnter(input, () => sending.button.disabled || sending.start(), { alone: true });
   refresh();
   panel.replaceChildren(log,
     h("form", { className: "composer", onsubmit: (event) => event.preventDefault() },
       field("Message", input, "Enter sends, Shift+Enter begins a line."),
-      h("div", { className: "row" }, field("Model", model), running.button, regenerating.button, fresh), options.root));
+      h("div", { className: "row" }, field("Model", model), sending.button, regenerating.button, fresh), options.root));
   return { show: () => input.focus({ preventScroll: true }) };
 }

@@ -52,7 +52,7 @@ function lane(letter, models, chosen) {
       drawing = 0;
       tokens.show({ tokens: [given, ...frame.tokens] });
     };
-    for await (const { diffusion, usage } of postStream("v1/completions", { ...body, model: model.value }, signal)) {
+    for await (const { diffusion, usage } of postStream("v1/completions", asked(body), signal)) {
       if (diffusion?.tokens) {
         frame = diffusion;
         drawing ||= requestAnimationFrame(draw);
@@ -62,6 +62,13 @@ function lane(letter, models, chosen) {
     }
     values.finish.textContent = time(elapsed());
     return elapsed();
+  }
+
+  // An autoregressive model writes one token after the other, whatever the sampler of the other one is.
+  function asked({ sampler, steps, threshold, ...others }) {
+    const chosen = models.find((one) => one.id === model.value);
+    const body = { ...others, model: model.value };
+    return isAutoregressive(chosen) ? body : { ...body, sampler, steps, threshold };
   }
 
   function note(seconds, count, nfe) {

@@ -31,39 +31,42 @@ export class Sheet {
     return this.#runs.at(-1);
   }
 
-  // A new text.
-  async write(body, signal) {
-    this.#runs = [];
-    await this.#run(body, signal);
+  // A new text. Until its first step is here, the one before stays.
+  write(body, signal) {
+    return this.#run(body, signal, []);
   }
 
-  async #run(body, signal) {
-    const { viewer } = this;
-    this.root.hidden = false;
-    this.after.hidden = true;
-    viewer.clear();
-    this.influence.clear();
+  #again(signal) {
+    const { body, response } = this.#current;
+    const { max_tokens, ...settings } = this.settings();
+    const noise = [...this.viewer.tokens.selected].sort((a, b) => a - b);
+    return this.#run({ ...settings, model: body.model, tokens: response.tokens, noise }, signal, this.#runs);
+  }
+
+  async #run(body, signal, before) {
     let last = null;
+    let begun = false;
     try {
       for await (const chunk of postStream("v1/denoise", body, signal)) {
-        if (chunk.diffusion?.tokens && !chunk.diffusion.done) viewer.push(chunk.diffusion);
+        if (!begun) this.#begin(before);
+        begun = true;
         if (chunk.tokens) last = chunk;
+        else if (chunk.diffusion?.tokens) this.viewer.push(chunk.diffusion);
       }
-    } catch (error) {
-      if (this.#current && !viewer.frames.length) this.#show(this.#current);
-      throw error;
+    } finally {
+      if (last) this.#runs.push({ body, response: last, frames: this.viewer.frames });
+      if (last) this.#settled();
+      else if (begun && before.length) this.#show(this.#current);
     }
-    if (!last) return;
-    this.#runs.push({ body, response: last, frames: viewer.frames });
-    this.#settled();
-    say(`Finished: ${last.text}`);
+    if (last) say(`Finished: ${last.text}`);
   }
 
-  async #again(signal) {
-    const { body, response } = this.#current;
-    const noise = [...viewer_selection(this.viewer)];
-    const { max_tokens, ...settings } = this.settings();
-    await this.#run({ ...settings, model: body.model, tokens: response.tokens, noise }, signal);
+  #begin(before) {
+    this.#runs = before;
+    this.root.hidden = false;
+    this.after.hidden = true;
+    this.influence.clear();
+    this.viewer.clear();
   }
 
   #undo() {
@@ -98,15 +101,12 @@ export class Sheet {
   }
 
   async #save() {
-    const { response, frames } = this.#current;
+    const { body, response, frames } = this.#current;
+    const title = (body.template ?? response.text).replace(/\s+/g, " ").slice(0, 80);
     try {
-      download(`sfumato-${response.seed}.html`, "text/html", await exported(response.model, this.facts.textContent, frames));
+      download(`sfumato-${response.seed}.html`, "text/html", await exported(title, this.facts.textContent, frames));
     } catch (error) {
       alertLine(`the page could not be put together: ${error.message}`);
     }
   }
-}
-
-function viewer_selection(viewer) {
-  return [...viewer.tokens.selected].sort((a, b) => a - b);
 }
