@@ -7,6 +7,8 @@ import { feedback } from "./feedback.js";
 import { influence } from "./influence.js";
 import { Viewer } from "./viewer/viewer.js";
 
+const HAZE = 56; // places of a sheet on which nothing is written yet
+
 export class Sheet {
   #runs = []; // finished ones: {body, response, frames}; the last one is on the sheet
 
@@ -24,7 +26,9 @@ export class Sheet {
     this.facts = h("p", { className: "facts" });
     const tools = h("div", { className: "row" }, this.renoise.button, this.undo, this.influence.button, this.save);
     this.after = h("div", { className: "after", hidden: true }, this.facts, tools, this.influence.root, this.feedback.root);
-    this.root = h("div", { className: "sheet", hidden: true }, stage, this.after);
+    this.root = h("div", { className: "sheet" }, stage, this.after);
+    const haze = Array.from({ length: HAZE }, (_, position) => ({ position, text: "", state: "masked" }));
+    this.viewer.tokens.show({ tokens: haze });
   }
 
   get #current() {
@@ -63,7 +67,6 @@ export class Sheet {
 
   #begin(before) {
     this.#runs = before;
-    this.root.hidden = false;
     this.after.hidden = true;
     this.influence.clear();
     this.viewer.clear();
