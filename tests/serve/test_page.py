@@ -41,6 +41,13 @@ def test_the_page_keeps_its_own_policy():
         assert f'id="{panel}" aria-labelledby="{tab}"' in page
 
 
+def test_the_page_offers_every_sampler():
+    from sfumato.sample.settings import SAMPLERS
+
+    (names,) = re.findall(r"const SAMPLERS = \[(.*?)\]", (WEB / "controls.js").read_text("utf-8"), re.S)
+    assert sorted(re.findall(r'"(\w+)"', names)) == sorted(SAMPLERS)
+
+
 class Served(NamedTuple):
     address: str
     database: Path
@@ -180,8 +187,12 @@ def test_a_mistake_is_one_line_and_the_text_before_stays(opened: Any):
 def test_a_phone_needs_no_sideways_scrolling_and_the_key_is_asked_for(page: Any, served: Served):
     page.set_viewport_size({"width": 360, "height": 640})
     page.goto(served.address)
+    page.get_by_role("dialog").get_by_label("API key").fill("wrong")
+    page.get_by_role("button", name="Use it").click()
+    page.get_by_text("The key was refused.").wait_for()
     page.get_by_role("dialog").get_by_label("API key").fill(KEY)
     page.get_by_role("button", name="Use it").click()
+    page.locator("#write textarea").first.wait_for()
     for name in ("Write", "Chat", "Infill", "Race", "Dashboard"):
         page.get_by_role("tab", name=name).click()
         assert page.locator(f"#{name.lower()}").is_visible()

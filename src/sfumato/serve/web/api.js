@@ -16,12 +16,13 @@ export async function* postStream(path, body, signal) {
     if (chunk.error) throw new ApiError(told(chunk.error));
     yield chunk;
   }
+  throw new ApiError("the server broke off its answer");
 }
 
 async function call(path, body, signal) {
   let response = await request(path, body, signal);
-  while (response.status === 401) {
-    if (!(await askForKey())) break;
+  for (let refused = Boolean(sessionStorage.getItem(KEY)); response.status === 401; refused = true) {
+    if (!(await askForKey(refused))) break;
     response = await request(path, body, signal);
   }
   if (response.ok) return response;
@@ -49,11 +50,12 @@ function told({ message, param }) {
 let asking = null;
 
 // Asks once, however many requests wait for the answer.
-function askForKey() {
+function askForKey(refused) {
   asking ??= new Promise((resolve) => {
     const dialog = document.getElementById("key");
     const input = dialog.querySelector("input");
     input.value = "";
+    dialog.querySelector(".alert").textContent = refused ? "The key was refused." : "";
     dialog.returnValue = "cancel";
     dialog.addEventListener("close", () => {
       const given = dialog.returnValue === "use" && input.value.trim();
@@ -66,13 +68,18 @@ function askForKey() {
   return asking;
 }
 
+function lost(error) {
+  if (error.name === "AbortError") throw error;
+  throw new ApiError("the connection to the server was lost");
+}
+
 // The data of server-sent events, as they arrive.
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reader.read().catch(lost);
       if (done) return;
       buffer += value.replaceAll("\r", "");
       const parts = buffer.split("\n\n");

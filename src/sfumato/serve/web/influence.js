@@ -5,6 +5,7 @@ import { h, say } from "./dom.js";
 import { percent, plain, visible } from "./viewer/tokens.js";
 
 const LISTED = 10;
+const MATTERS = 0.01; // nats; less is not worth a shade
 
 // current(): the finished run {body, response} on the sheet.
 export function influence(viewer, current) {
@@ -19,8 +20,8 @@ export function influence(viewer, current) {
   running.button.title = "Which words made this token likely";
 
   function show(answer) {
-    const sorted = answer.influence.toSorted((a, b) => Math.abs(b.delta_log_probability) - Math.abs(a.delta_log_probability));
-    const most = Math.max(1e-9, ...sorted.map((one) => Math.abs(one.delta_log_probability)));
+    const sorted = answer.influence.filter((one) => Math.abs(one.delta_log_probability) >= MATTERS).sort((a, b) => Math.abs(b.delta_log_probability) - Math.abs(a.delta_log_probability));
+    const most = Math.max(MATTERS, ...sorted.map((one) => Math.abs(one.delta_log_probability)));
     viewer.pause();
     viewer.seek(viewer.frames.length - 1);
     viewer.tokens.shade(new Map(sorted.map((one) => [one.position, one.delta_log_probability / most])));
@@ -28,11 +29,13 @@ export function influence(viewer, current) {
       h("li", { className: delta > 0 ? "helps" : "hinders" }, h("span", { className: "word" }, plain(text)),
         h("span", {}, `× ${factor(-delta)}`)));
     const title = `What made “${plain(answer.text)}” likely (${percent(answer.probability)})`;
-    root.replaceChildren(h("h3", {}, title),
-      h("p", { className: "hint" }, "Each word is hidden in turn; the factor is what becomes of the probability without it."),
+    const hint = rows.length
+      ? "Each word is hidden in turn; the factor is what becomes of the probability without it."
+      : "Each word was hidden in turn, and none of them alone makes a difference.";
+    root.replaceChildren(h("h3", {}, title), h("p", { className: "hint" }, hint),
       h("ol", {}, ...rows), h("button", { type: "button", className: "quiet", onclick: clear }, "Close"));
     root.hidden = false;
-    say(`${title}: ${sorted.slice(0, 3).map(({ text }) => plain(text)).join(", ")}`);
+    say(`${title}: ${sorted.slice(0, 3).map(({ text }) => plain(text)).join(", ") || "no word alone"}`);
   }
 
   function clear() {
