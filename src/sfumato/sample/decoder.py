@@ -23,7 +23,7 @@ from sfumato.sample.compiled import CompiledTrunk
 from sfumato.sample.forward import Counters, Forward
 from sfumato.sample.guided import Guided
 from sfumato.sample.latents import Latents
-from sfumato.sample.prefix import PrefixStore
+from sfumato.sample.prefix import Beginnings, PrefixStore
 from sfumato.sample.reuse import Reuse
 from sfumato.sample.rows import Request, grown, narrowed, new_rows, stacked
 from sfumato.sample.sampler import Sampler
@@ -73,8 +73,10 @@ class Decoder:
             self.latents = Latents(process, _table(denoiser, process.vocab_size).to(self.device))
         where = torch.device(device)
         self.forward = Forward(denoiser, layout, process, self.reuse, where, compiled, self.latents)
+        self.prefixes = None
+        if prefixes is not None and prefixes.limit and self.reuse.name == "exact":
+            self.prefixes = Beginnings(prefixes, self.forward)
         self.guided = Guided(self.forward.beside(), process, layout, end_id, self.device)
-        self.prefixes = prefixes if prefixes is not None and prefixes.limit and self.reuse.name == "exact" else None
         self._waiting: list[Request] = []
         self._rows: list[Request] = []  # the canvas's rows, in order
         self._canvas: Canvas | None = None
@@ -225,41 +227,7 @@ class Decoder:
             self._rows = self._rows + new
             self.guided.admit(new)
             if self.prefixes is not None:
-                self._adopt(self.prefixes, len(new))
-
-    def _adopt(self, prefixes: PrefixStore, new: int) -> None:
-        """Take what is kept of the beginnings of the newest rows."""
-        canvas = self._canvas
-        assert canvas is not None
-        rows, places = canvas.tokens_BL.shape
-        kept = {}
-        for row in range(rows - new, rows):
-            request = self._rows[row]
-            first, size = request.editable.index(True), self._size(request)
-            # The place that predicts the first token has to be run.
-            count, prefix = prefixes.find(request.tokens[:first], size, (first - self.process.shift) // size * size)
-            if prefix is not None:
-                self.forward.adopt(row, rows, places, prefix, count)
-                kept[row] = count
-        if kept:
-            kept_B = canvas.memory["kept_B"].clone()
-            kept_B[list(kept)] = torch.tensor(list(kept.values()), device=self.device)
-            self._canvas = replace(canvas, memory={**canvas.memory, "kept_B": kept_B})
-
-    def _give(self, prefixes: PrefixStore, rows: Sequence[int]) -> None:
-        """Keep what the cache holds of rows that leave."""
-        canvas = self._canvas
-        assert canvas is not None
-        kept_B = self.forward.to_host(canvas.memory["kept_B"])
-        for row in rows:
-            size = self._size(self._rows[row])
-            tokens = canvas.tokens_BL[row, : kept_B[row] // size * size].tolist()
-            if tokens and not prefixes.covers(tokens, size):
-                prefixes.put(self.forward.prefix(row, tokens, size))
-
-    def _size(self, request: Request) -> int:
-        """Places that are seen together: those of a block, or one."""
-        return request.block if self.layout.name == "block" else 1
+                self._canvas = self.prefixes.adopt(self._canvas, self._rows, len(new))
 
     def _plan(self, canvas: Canvas, seeds_B: Tensor) -> tuple[Canvas, list[tuple[Sampler, Window]]]:
         """The canvas at the noise levels of this step; and the distinct samplers, each with its rows' active blocks."""
@@ -341,8 +309,8 @@ class Decoder:
     def _keep(self, rows: list[int]) -> None:
         """Drop all rows but these, and the columns that no row needs any more."""
         if len(rows) < len(self._rows):
-            if self.prefixes is not None and self.forward.cache is not None:
-                self._give(self.prefixes, sorted(set(range(len(self._rows))) - set(rows)))
+            if self.prefixes is not None and self._canvas is not None:
+                self.prefixes.give(self._canvas, self._rows, sorted(set(range(len(self._rows))) - set(rows)))
             self._select(rows)
 
     def _select(self, rows: list[int]) -> None:
