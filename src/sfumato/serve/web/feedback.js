@@ -44,7 +44,7 @@ export function feedback(answer, { ratings = true } = {}) {
   const down = choice(thumbs, "Bad", thumb("down"), { kind: "thumb", value: -1 }, "Thank you.");
   const stars = [];
   const scale = [1, 2, 3, 4, 5].map((n) =>
-    choice(stars, `Rating ${n} of 5`, String(n), { kind: "rating", rating: n }, `Rated ${n} of 5.`));
+    choice(stars, `Rating ${n} of 5`, String(n), { kind: "rating", value: n }, `Rated ${n} of 5.`));
 
   const text = h("textarea", { rows: 4 });
   const form = h("form", { className: "correction", hidden: true, onsubmit: async (event) => {
