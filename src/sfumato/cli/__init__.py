@@ -25,6 +25,7 @@ COMMANDS = {
     "task": "make problems with checkable answers, and score a model on them",
     "compare": "put models side by side: likelihood, quality of what they write, cost",
     "sweep": "draw a model's quality against the number of forward passes, sampler by sampler",
+    "feedback": "look at what users thought of a model's texts, and export it",
     "info": "describe a model",
     "classifier": "train a classifier that can guide a model",
     "tokenizer": "train a tokenizer",
