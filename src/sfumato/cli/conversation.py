@@ -139,7 +139,7 @@ class Conversation:
 
 
 def command_of(line: str) -> tuple[str, str]:
-    """The command that a line is, and what follows it; "" and the message for any other line, `//` begins with one /."""
+    """The command that a line is, and what follows it; else "" and the message, of which `//` is a single slash."""
     if line.startswith("//"):
         return "", line[1:]
     if not line.startswith("/"):
