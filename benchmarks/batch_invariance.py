@@ -27,7 +27,7 @@ PROMPTS = (
 
 
 def write(
-    model: LanguageModel, texts: int, max_tokens: int, **options: bool | int
+    model: LanguageModel, texts: int, max_tokens: int, *, rows: int, alone: bool = False
 ) -> tuple[list[tuple[int, ...]], float]:
     """All texts by one engine, all asked for at once; and the seconds inside the network."""
     engine = Engine(rows=rows, batch_invariant=alone, prefix_bytes=0)

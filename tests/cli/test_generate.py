@@ -254,3 +254,24 @@ def test_text_that_steers_a_terminal_does_not_reach_it(masked_bundle: Path, monk
     words = ["a\x1b[31mb", "--max-tokens", "2", "--model", str(masked_bundle), "--device", "cpu", "--dtype", "float32"]
     assert "\x1b[31m" not in in_terminal(monkeypatch, lambda out: generate.run([*words, "--no-show"], out))
     assert "\x1b[31m" not in in_terminal(monkeypatch, lambda out: generate.run([*words, "--delay", "0"], out))
+
+
+def test_a_page_holds_every_text_with_its_steps_and_changes_none(call: Callable[..., Ended], tmp_path: Path):
+    path, flags = tmp_path / "new" / "page.html", (PROMPT, "--max-tokens", "8", "--n", "2", "--seed", "3")
+    plain, with_page = call(*flags), call(*flags, "--html", str(path))
+    assert with_page == plain and [file.name for file in path.parent.iterdir()] == ["page.html"]
+    traces = json.loads(re.findall(r'id="trace">(.*?)</script>', path.read_text("utf-8"), re.S)[0])["traces"]
+    assert [trace["title"] for trace in traces] == ["seed 3", "seed 4"]
+    assert [len(trace["steps"]) > 1 for trace in traces] == [True, True]
+    assert any(state == 2 for step in traces[0]["steps"] for _, state, *_ in step["changes"])  # a draft was seen
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--html", "page.txt"], "--html: expected a file whose name ends in .html, got 'page.txt'"),
+        (["--html", "page.html", "--best-of", "2"], "--html: shows how one text is written"),
+    ],
+)
+def test_a_page_that_cannot_be_made_is_refused(refused: Callable[..., str], masked_bundle: Path, words, says):
+    assert refused("generate", PROMPT, "--model", masked_bundle, *words).startswith(says)

@@ -2,20 +2,25 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sfumato.cli.chosen import DEVICES, DTYPES
 from sfumato.cli.control import Control, ControlOptions
+from sfumato.cli.page import Page
 from sfumato.config import ConfigError, option
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sfumato.sample.language_model import Generation, LanguageModel
+    from sfumato.sample.language_model import Generation, LanguageModel, Start
+    from sfumato.sample.trace import Event
+    from sfumato.show.html import Recording
+    from sfumato.show.terminal import TerminalView
 
 SETTINGS = (
     *("sampler", "steps", "temperature", "top_k", "top_p", "block", "patience", "cache", "refresh", "compile"),
@@ -69,6 +74,7 @@ class WritingOptions(SamplingOptions, ControlOptions):
     json: bool = option(False, "write JSON, one line a text, and nothing else, to standard output")
     show: bool = option(True, "in a terminal, show how the text appears")
     delay: float = option(0.05, "seconds to wait after each step that is shown", at_least=0, at_most=60)
+    html: str = option("", "also write a page to this file on which every step can be looked at (.html)")
 
 
 def write(
@@ -94,12 +100,15 @@ def write(
         ValueError: a flag, a text or a model that cannot be used.
     """
     text = _standard_input() if text == "-" else text
+    page = Page(Path(options.html)) if options.html else None
     console = terminal(out) if options.show and not options.json else None
     with console.status("loading the model") if console else nullcontext():
         from sfumato.sample.language_model import LanguageModel
 
         model = LanguageModel.load(options.model or None, options.device, options.dtype)
     control = Control(options, model)
+    if page and control.texts > 1:
+        raise ConfigError("--html: shows how one text is written, not a choice among several; leave one of them out")
     settings = {"max_tokens": options.max_tokens, **options.settings()}
     settings |= control.settings() | ({} if length is None else {"length": length})
     for i in range(options.n):
@@ -108,29 +117,56 @@ def write(
         if control.texts > 1:
             chosen, details = control.search(method(model), text, template, seed=seed, **settings)
             run = partial(_given, chosen)
+        watchers = [page.recording(model, f"seed {seed}")] if page else []
         if options.json:
-            print(json.dumps(_record(run(), model, options, details), allow_nan=False), file=out, flush=True)
+            record = _record(_watched(run, watchers), model, options, details)
+            print(json.dumps(record, allow_nan=False), file=out, flush=True)
             continue
         if i:
             print(file=out)
         if console and details is None:
             title = f"seed {seed}" if options.n > 1 else ""
-            _show(run, console, model, title, options.delay)
+            _show(run, console, model, title, options.delay, watchers)
         else:
-            print(printable(run().text, out), file=out, flush=True)
+            print(printable(_watched(run, watchers).text, out), file=out, flush=True)
+    if page:
+        page.save(text)
 
 
 def _given(generation: "Generation") -> "Generation":
     return generation
 
 
-def _show(run: Callable, console: "Console", model: "LanguageModel", title: str, delay: float) -> None:
+def _watched(run: Callable, watchers: "Sequence[Recording | TerminalView]", drafts: bool = True) -> "Generation":
+    """Write one text while several watch, or nobody."""
+    if not watchers:
+        return run()
+
+    def begin(start: "Start") -> None:
+        for watcher in watchers:
+            watcher.start(start.tokens, start.editable)
+
+    def tell(event: "Event") -> None:
+        for watcher in watchers:
+            watcher(event)
+
+    return run(on_start=begin, on_event=tell, drafts=drafts)
+
+
+def _show(
+    run: Callable,
+    console: "Console",
+    model: "LanguageModel",
+    title: str,
+    delay: float,
+    others: "Sequence[Recording]",
+) -> None:
     """Write one text before the reader's eyes."""
     from sfumato.show.terminal import TerminalView
 
     end_id = model.bundle.config.tokens.end
     with TerminalView(console, model.tokenizer.token_bytes, end_id, title=title, delay=delay) as view:
-        run(on_start=lambda start: view.start(start.tokens, start.editable), on_event=view)
+        _watched(run, [view, *others], drafts=bool(others))
 
 
 def terminal(out: TextIO) -> "Console | None":
