@@ -21,6 +21,7 @@ COMMANDS = {
     "tune": "teach a trained model to answer, from conversations",
     "generate": "continue a prompt, and watch the text appear out of noise",
     "infill": "fill the holes of a template",
+    "serve": "put models behind an OpenAI-compatible API and a web page",
     "evaluate": "measure how well a model predicts a text",
     "task": "make problems with checkable answers, and score a model on them",
     "compare": "put models side by side: likelihood, quality of what they write, cost",

@@ -20,6 +20,7 @@ class Acceptance(Sampler):
     """A sampler that is one rule: which predictions to accept."""
 
     processes = ("masked", "uniform", "hybrid")
+    commits_draws = True
 
     def chosen(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas, window: Window, process: Process) -> Tensor:
         """bool_N, what to accept; the quota of the step (`sampler.quota`) must be among it.

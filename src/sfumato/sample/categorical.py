@@ -6,7 +6,8 @@ Gumbel noise in float32 truncates the tail and made published results wrong (Zhe
 Shape letters: B rows, L canvas length, N scored positions, V vocabulary.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -69,13 +70,19 @@ class Draw:
     """False when every temperature is 0."""
     filtered: bool = True
     """False when no row limits k or p."""
+    decided_BL: Tensor | None = None
+    """int64, tokens that a constraint has chosen; -1 elsewhere."""
 
     def __call__(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas) -> Tensor:
         """int64 tokens_N for the flat canvas positions index_N; padding does not change a row's draws."""
-        if not self.random:
-            return logits_NV.argmax(dim=-1)
-        drawn_N = self.exact(self._scaled(logits_NV, index_N, canvas), index_N, canvas)
-        return torch.where(self._temperature(index_N, canvas) > 0, drawn_N, logits_NV.argmax(dim=-1))
+        tokens_N = logits_NV.argmax(dim=-1)
+        if self.random:
+            drawn_N = self.exact(self._scaled(logits_NV, index_N, canvas), index_N, canvas)
+            tokens_N = torch.where(self._temperature(index_N, canvas) > 0, drawn_N, tokens_N)
+        if self.decided_BL is None:
+            return tokens_N
+        decided_N = self.decided_BL.flatten()[index_N]
+        return torch.where(decided_N < 0, tokens_N, decided_N)
 
     def prediction(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas) -> Tensor:
         """The logits with each row's temperature and filters; at temperature 0 only the most probable token is left.
@@ -88,6 +95,22 @@ class Draw:
             return best_NV
         warm_N1 = self._temperature(index_N, canvas)[:, None] > 0
         return torch.where(warm_N1, self._scaled(logits_NV, index_N, canvas), best_NV)
+
+    def softened(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas) -> Tensor:
+        """The prediction as log-probabilities, float64, that exclude nothing: what filters drop keeps 1e-30 of it.
+
+        For who must choose among few tokens, none of which may be probable. Rows need a temperature above 0.
+        """
+        kept_NV = self._scaled(logits_NV, index_N, canvas)
+        if not self.filtered:
+            return self.floored(kept_NV)
+        all_NV = replace(self, filtered=False)._scaled(logits_NV, index_N, canvas)
+        return torch.where(kept_NV.isneginf(), self.floored(all_NV) + math.log(1e-30), self.floored(kept_NV))
+
+    @staticmethod
+    def floored(logits_NV: Tensor) -> Tensor:
+        """Log-probabilities, float64, all finite."""
+        return logits_NV.double().log_softmax(dim=-1).clamp(min=-1e5)
 
     def exact(self, log_p_NV: Tensor, index_N: Tensor, canvas: Canvas) -> Tensor:
         """int64 tokens_N from exactly these distributions, whatever the temperature."""

@@ -20,6 +20,7 @@ from sfumato.model.transformer import Denoiser
 from sfumato.process import Gaussian, Growing, Process
 from sfumato.sample.categorical import Draw
 from sfumato.sample.compiled import CompiledTrunk
+from sfumato.sample.constraint.constrained import check_constraint, constrained, kept
 from sfumato.sample.forward import Counters, Forward
 from sfumato.sample.guided import Guided
 from sfumato.sample.latents import Latents
@@ -91,8 +92,8 @@ class Decoder:
         """Queue a row; it takes part from the next step on.
 
         Raises:
-            ValueError: its sampler or its guidance makes no sense for the model, its steps are fewer than its blocks,
-                or nothing stands before the first token to predict.
+            ValueError: its sampler, its guidance or its constraint makes no sense for the model, its steps are fewer
+                than its blocks, or nothing stands before the first token to predict.
         """
         if self.process.name not in request.sampler.processes:
             raise ValueError(f"sampler: {request.sampler.name!r} is not for the {self.process.name} process")
@@ -106,6 +107,7 @@ class Decoder:
             )
         request.blocks(self.layout)
         self.guided.check(request)
+        check_constraint(request, self.process)
         request = replace(request, id=self._next_id)
         self._next_id += 1
         self._waiting.append(request)
@@ -181,12 +183,13 @@ class Decoder:
             logits_NV, canvas, passes_B = self._logits(canvas, index_N, gap_G)
             canvas.memory["nfe_B"] = canvas.memory["nfe_B"] + read_BL.any(dim=1) + passes_B
         after, s_B = canvas, torch.zeros_like(canvas.t_B)
-        draw = self._draw(canvas, seeds_B)
+        told_NV, draw = constrained(self._rows, logits_NV, index_N, canvas, self._draw(canvas, seeds_B))
         for sampler, part in samplers:
             s_B = torch.where(part.active_BL.any(dim=1), part.s_B, s_B)
             mine_N, index_M = _mine(part, index_N, len(samplers))
-            logits_MV = logits_NV if mine_N is None else logits_NV[mine_N]
+            logits_MV = told_NV if mine_N is None else told_NV[mine_N]
             after = sampler.step(logits_MV, index_M, after, part, process=self.process, draw=draw, seeds_B=seeds_B)
+        after = kept(self._rows, canvas, after, draw)
         seen = sights(self._rows, canvas, after, index_N, logits_NV, revises=self.process.revises)
         new_BL = None
         if self.growing:

@@ -10,6 +10,7 @@ from sfumato.model.bundle import Bundle, find_bundle
 from sfumato.model.device import resolve_device, resolve_dtype
 from sfumato.model.layout import Full, Layout
 from sfumato.sample.compiled import CompiledTrunk
+from sfumato.sample.constraint import Constraint
 from sfumato.sample.decoder import Decoder, Request
 from sfumato.sample.front import Front, Plan
 from sfumato.sample.guidance import Guidance, as_guidance
@@ -51,7 +52,7 @@ class Generation:
     tokens: tuple[int, ...]
     """The canvas row."""
     finish_reason: str
-    """stop = the model ended the text; length = the canvas is full."""
+    """stop = the model ended the text, or it is all that its constraint asks for; length = the canvas is full."""
     seed: int
     settings: Settings
     stats: Stats
@@ -116,7 +117,8 @@ class LanguageModel:
                 which begins with the end of the one before. Where rows grow, the greatest length, within the context.
             length: write exactly so many tokens and end there; takes the place of `max_tokens`.
             options: fields of `Settings`; `guidance`, a `Guidance`, several, or the scale of classifier-free guidance;
-                `keywords`, words that must appear; and `on_start`, `on_event` to watch, `drafts` to see guesses too.
+                `keywords`, words that must appear; `constraint`, what the continuation obeys (`sample.constraint`); and
+                `on_start`, `on_event` to watch, `drafts` to see guesses too.
 
         Returns:
             A `Generation`, or a list of them.
@@ -197,12 +199,16 @@ class LanguageModel:
         drafts: bool = False,
         guidance: Guidance | Sequence[Guidance] | float = (),
         keywords: Sequence[str] = (),
+        constraint: Constraint | None = None,
         in_sight: bool = False,
         **options: Any,
     ) -> "tuple[_Writing, list[_Text]]":
         """The run of the decoder that options ask for, and the texts that it is to write."""
+        if constraint is not None and keywords:
+            raise ValueError("keywords: cannot stand in a text with a constraint; name them in the constraint")
         plan = self.front.plan(options, in_sight=in_sight or bool(keywords))
-        settings, writing, chosen = plan.settings, _Writing(self, plan, on_event, drafts), as_guidance(guidance)
+        settings, chosen = plan.settings, as_guidance(guidance)
+        writing = _Writing(self, plan, on_event, drafts, constraint)
         if isinstance(keywords, str):
             raise ValueError(f"keywords: expected a list of words, got the text {keywords!r}")
         context, texts = self.bundle.config.model.context, []
@@ -210,8 +216,8 @@ class LanguageModel:
             prompt, several, passes = row.first_written, chosen, 0
             if keywords and not steerable(self.process):
                 raise ValueError(f"keywords: not for the {self.process.name} process; use a masked model")
-            if several or keywords:
-                self._check_window(row, "keywords" if keywords else "guidance")
+            if several or keywords or constraint:
+                self._check_window(row, "keywords" if keywords else "guidance" if several else "constraint")
             if keywords:
                 in_sight = self.layout.name == "block" and plan.block >= len(row.tokens)
                 layout = Full() if in_sight else self.layout
@@ -261,13 +267,14 @@ class LanguageModel:
         tokens, seconds, settings = tuple(text.sliding.tokens), writing.seconds, writing.settings
         end_id = self.bundle.config.tokens.end
         ended = end_id in tokens
+        whole = ended if writing.constraint is None else writing.constraint.complete(tokens[text.prompt :])
         last = tokens.index(end_id) + 1 if ended else len(tokens)
         committed = last - text.row.editable.count(False) if text.row.gaps else sum(text.row.editable[:last])
         return Generation(
             text=text_of(self.tokenizer, tokens),
             completion=text_of(self.tokenizer, tokens, text.prompt),
             tokens=tokens,
-            finish_reason="stop" if ended else "length",
+            finish_reason="stop" if whole else "length",
             seed=_seed(settings, text.number),
             settings=settings,
             stats=Stats(
@@ -300,9 +307,16 @@ class _Text:
 class _Writing:
     """A run of the decoder over the windows of some texts."""
 
-    def __init__(self, model: LanguageModel, plan: Plan, on_event: Callable[[Event], None] | None, drafts: bool):
-        self.plan, self.settings, self.on_event, self.drafts = plan, plan.settings, on_event, drafts
-        settings = plan.settings
+    def __init__(
+        self,
+        model: LanguageModel,
+        plan: Plan,
+        on_event: Callable[[Event], None] | None,
+        drafts: bool,
+        constraint: Constraint | None,
+    ):
+        self.plan, self.settings, self.on_event = plan, plan.settings, on_event
+        self.drafts, self.constraint, settings = drafts, constraint, plan.settings
         self.end_id, self.seconds = model.bundle.config.tokens.end, 0.0  # of decoding alone, not of whoever watches
         self.decoder = model.decoder(
             Reuse.chosen(settings.cache, model.layout, settings.refresh), compiled=settings.compile
@@ -332,6 +346,7 @@ class _Writing:
             gaps=text.row.gaps,
             limit=text.row.limit,
             guidance=text.guidance,
+            constraint=self.constraint,
         )
 
     def _take(self, text: _Text, event: Event) -> None:

@@ -16,6 +16,7 @@ class LeftToRight(Sampler):
 
     name = "left_to_right"
     processes = ("autoregressive", "masked")
+    commits_draws = True
 
     def default_steps(self, tokens: int) -> int:
         """One a token."""

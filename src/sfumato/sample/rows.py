@@ -14,6 +14,7 @@ from torch import Tensor
 from sfumato.canvas import Canvas
 from sfumato.model.layout import Layout
 from sfumato.process import Embed, Process
+from sfumato.sample.constraint.seam import Constraint
 from sfumato.sample.guidance import Guidance
 from sfumato.sample.sampler import Sampler
 
@@ -46,6 +47,8 @@ class Request:
     """Most tokens of a row that grows."""
     guidance: tuple[Guidance, ...] = ()
     """What changes the scores before the sampler reads them."""
+    constraint: Constraint | None = None
+    """What the text must obey; for rows whose end is open."""
     id: int = field(default=-1, compare=False)
 
     def __post_init__(self) -> None:

@@ -32,6 +32,14 @@ class Sampler(Protocol):
         """Whether it may change what it has written: then a block lasts until its noise level is 0."""
         return False
 
+    @property
+    def commits_draws(self) -> bool:
+        """Whether each token it writes is the draw's for that place, and stays (where noise is masks).
+
+        Then a constraint may choose the tokens.
+        """
+        return False
+
     def default_steps(self, tokens: int) -> int:
         """Steps for so many tokens if nobody says; half of them here."""
         return -(-tokens // 2)

@@ -57,6 +57,10 @@ def sights(
     for row, place in opened_BL.nonzero().tolist():
         if row in found:
             found[row].reopened.append(place)
+    unread_BL = torch.ones_like(after.open_BL).view(-1).index_fill(0, index_N, False).view_as(after.open_BL)
+    for row, place in (unread_BL & before.open_BL & ~after.open_BL).nonzero().tolist():
+        if row in found and requests[row].constraint is not None:  # what had no alternative, nobody asked the network
+            found[row].commits.append(Commit(place, int(after.tokens_BL[row, place]), 1.0, 0.0, ()))
     wrote_BL = ~after.open_BL & (before.open_BL | (after.tokens_BL != before.tokens_BL))
     traced_B = torch.tensor([request.trace for request in requests], device=device)
     drafted_B = torch.tensor([request.trace and request.drafts for request in requests], device=device)

@@ -1,0 +1,113 @@
+"""`sfumato serve`: models behind an OpenAI-compatible API."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from sfumato.cli.chosen import DEVICES, DTYPES
+from sfumato.config import ConfigError, option, parse
+
+if TYPE_CHECKING:
+    from sfumato.serve.worker import WorkerConfig
+    from sfumato.store.feedback import FeedbackStore
+
+DEFAULT_MODELS = ("tiny", "tiny-ar", "tiny-chat")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The flags of this command."""
+
+    model: tuple[str, ...] = option((), "NAME, FOLDER or NAME=FOLDER; several with commas (default: the bundled ones)")
+    host: str = option("127.0.0.1", "address to listen at; 0.0.0.0 = every one")
+    port: int = option(8000, "port to listen at; 0 = any free one", at_least=0, at_most=65535)
+    api_key_file: str = option("", "file with a key, or NAME:KEY, on each line; without it everybody may ask")
+    workers: int = option(1, "processes that hold the models and write", at_least=1, at_most=256)
+    rows: int = option(8, "texts that a worker writes at the same time", at_least=1, at_most=4096)
+    queue: int = option(64, "texts that may wait before requests are turned away", at_least=0)
+    rate: int = option(0, "requests a minute for each key or address; 0 = no limit", at_least=0)
+    threads: int = option(0, "threads of a worker; 0 = one for each of its cores", at_least=0)
+    batch_invariant: bool = option(False, "write every text by itself, so that others cannot change a rounding; slower")
+    device: str = option("auto", "where to compute", DEVICES)
+    dtype: str = option("auto", "arithmetic; auto takes bfloat16 only where it is faster", DTYPES)
+    feedback_url: str = option("", "where feedback is kept: a file, a database's URL, or none (default: see docs)")
+    cors_origin: tuple[str, ...] = option((), "other sites whose pages may ask, such as https://app.example")
+    max_body: int = option(1 << 20, "largest request, in bytes", at_least=1024)
+    log_prompts: bool = option(False, "write prompts to the log")
+    grace: float = option(30.0, "seconds that running requests get when the server stops", at_least=0, at_most=3600)
+
+
+def run(words: list[str], out: TextIO) -> None:
+    """Serve until told to stop."""
+    about = "Serve models behind an OpenAI-compatible API, with a web page; docs/serve.md says what it can do."
+    options = parse(Options, words, "sfumato serve", about)
+    import logging
+
+    from sfumato.serve import server
+    from sfumato.serve.app import create_app
+    from sfumato.serve.auth import Keys
+    from sfumato.serve.service import Options as ServiceOptions
+    from sfumato.serve.workers import Workers
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("sfumato.serve").setLevel(logging.INFO if options.log_prompts else logging.WARNING)
+    keys = Keys.read(options.api_key_file) if options.api_key_file else Keys()
+    if not keys.digests and options.host not in ("127.0.0.1", "localhost", "::1"):
+        logging.getLogger("sfumato.serve").warning("no --api-key-file: everybody who reaches %s may ask", options.host)
+    workers = Workers(_worker_config(options), workers=options.workers, queue_rows=options.queue)
+    service_options = ServiceOptions(
+        keys, options.rate, options.cors_origin, options.max_body, options.log_prompts, options.grace
+    )
+    sock = server.listen(options.host, options.port)
+    app = create_app(workers, service_options, _store(options.feedback_url), manage=False)
+    server.run(app, app.state.service, sock, out)
+
+
+def _worker_config(options: Options) -> "WorkerConfig":
+    """The workers' part; this process stays on a core of its own."""
+    import os
+
+    from sfumato.serve.worker import WorkerConfig
+    from sfumato.serve.workers import split_cores
+
+    mine, theirs = split_cores()
+    if mine:
+        os.sched_setaffinity(0, mine)
+    return WorkerConfig(
+        models=_models(options.model),
+        cores=theirs,
+        threads=options.threads,
+        rows=options.rows,
+        batch_invariant=options.batch_invariant,
+        device=options.device,
+        dtype=options.dtype,
+    )
+
+
+def _models(words: tuple[str, ...]) -> dict[str, str]:
+    """Folder of each model, by the name that it is served under.
+
+    Raises:
+        ValueError: a name that is used twice, or a model that is not there.
+    """
+    from sfumato.model.bundle import BUNDLED, find_bundle
+
+    models: dict[str, str] = {}
+    for word in words or [name for name in DEFAULT_MODELS if (BUNDLED / name).is_dir()]:
+        name, equals, path = word.partition("=")
+        folder = find_bundle(path if equals else word)
+        name = name if equals else Path(word).name
+        if not name or name in models:
+            raise ConfigError(f"--model: two models are called {name!r}; name them apart: NAME=FOLDER")
+        models[name] = str(folder.resolve())
+    return models
+
+
+def _store(url: str) -> "FeedbackStore | None":
+    """Where feedback goes."""
+    if url == "none":
+        return None
+    from sfumato.store.feedback import FeedbackStore
+    from sfumato.store.urls import default_url
+
+    return FeedbackStore(url or default_url())

@@ -1,0 +1,96 @@
+"""What a text must satisfy, as clients say it: regex, choice, grammar, a response format, or a call of a tool."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sfumato.sample.front import Front
+from sfumato.serve.errors import BadRequest
+from sfumato.serve.schemas import ChatRequest, Function, NamedTool, SchemaFormat, Settings
+from sfumato.text.prompt import Row
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One constraint, not built yet."""
+
+    kind: str
+    """regex, choice, grammar, json_object or json_schema."""
+    value: Any
+    param: str
+    """The field that asked for it."""
+
+    @classmethod
+    def of(cls, body: Settings) -> "Wanted | None":
+        """What a request asks for.
+
+        Raises:
+            BadRequest: more than one thing.
+        """
+        found: list[Wanted] = [
+            cls(name, value, name) for name in ("regex", "choice", "grammar") if (value := getattr(body, name))
+        ]
+        if isinstance(body, ChatRequest):
+            found += [wanted for wanted in (_format(body), _call(body)) if wanted]
+        if len(found) > 1:
+            names = " and ".join(wanted.param for wanted in found)
+            raise BadRequest(f"{names}: a text can satisfy one of them; leave the others out", found[1].param)
+        return found[0] if found else None
+
+    def build(self, front: Front, row: Row) -> Any:
+        """The constraint for a row. May take long: run it beside the event loop.
+
+        Raises:
+            BadRequest: it makes no sense, is too large, or cannot be satisfied in the row.
+        """
+        raise BadRequest(f"{self.param}: this server cannot constrain texts", self.param, "unsupported_value")
+
+
+def _format(body: ChatRequest) -> Wanted | None:
+    asked = body.response_format
+    if isinstance(asked, SchemaFormat):
+        return Wanted("json_schema", asked.json_schema.schema_, "response_format")
+    return Wanted("json_object", None, "response_format") if asked and asked.type == "json_object" else None
+
+
+def _call(body: ChatRequest) -> Wanted | None:
+    functions = callable_functions(body)
+    if not functions:
+        return None
+    calls = [_call_schema(function) for function in functions]
+    return Wanted("json_schema", calls[0] if len(calls) == 1 else {"anyOf": calls}, "tools")
+
+
+def callable_functions(body: ChatRequest) -> list[Function]:
+    """The functions of which one must be called; none unless `tool_choice` is required or names one.
+
+    Raises:
+        BadRequest: `tool_choice` names a function that is not among the tools, or there are none.
+    """
+    choice, functions = body.tool_choice, [tool.function for tool in body.tools or []]
+    if choice in (None, "none", "auto"):
+        return []
+    if isinstance(choice, NamedTool):
+        functions = [function for function in functions if function.name == choice.function.name]
+    if not functions:
+        raise BadRequest("tool_choice: there is no such function among the tools", "tool_choice")
+    return functions
+
+
+def _call_schema(function: Function) -> dict[str, Any]:
+    """JSON that calls a function."""
+    return {
+        "type": "object",
+        "properties": {"name": {"const": function.name}, "arguments": function.parameters or {"type": "object"}},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def called(text: str) -> tuple[str, str] | None:
+    """The name and the arguments (as JSON) of the function that a text calls; None if it is not complete."""
+    try:
+        call = json.loads(text)
+        return call["name"], json.dumps(call["arguments"], ensure_ascii=False)
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,144 @@
+"""What runs the server and looks at it: models, tokens, health, numbers, cancelling and reloading."""
+
+import logging
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from sfumato.serve.errors import ApiError, BadRequest
+from sfumato.serve.replies import Cancelled, Health, ModelFacts, ModelList, Reloaded, Tokens, answers
+from sfumato.serve.schemas import CancelRequest, ReloadRequest, TokenizeRequest
+from sfumato.serve.service import Service, service
+
+log = logging.getLogger("sfumato.serve")
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/v1/models", responses=answers(ModelList), tags=["OpenAI"])
+async def models(http: Request) -> Response:
+    """The models that are served."""
+    here = service(http)
+    here.known(http)
+    return JSONResponse({"object": "list", "data": [_facts(here, name) for name in here.workers.fronts]})
+
+
+@router.get("/v1/models/{name}", responses=answers(ModelFacts), tags=["OpenAI"])
+async def model(name: str, http: Request) -> Response:
+    """One model."""
+    here = service(http)
+    here.known(http)
+    return JSONResponse(_facts(here, here.model(name).name))
+
+
+def _facts(here: Service, name: str) -> dict[str, Any]:
+    found, about = here.model(name), here.workers.about.get(name, {})
+    config = found.front.config
+    facts = {
+        "process": config.process.kind,
+        "layout": config.layout,
+        "context": found.front.context,
+        "block": config.model.block,
+        "chat": found.front.chat_template is not None,
+        "grows": found.front.grows,
+        "version": found.version,
+        "vocabulary": found.front.tokenizer.vocab_size,
+        "sampler": found.front.plan({}).settings.sampler,
+        **about,
+    }
+    return {"id": name, "object": "model", "created": here.started, "owned_by": "sfumato", "diffusion": facts}
+
+
+@router.post("/tokenize", responses=answers(Tokens))
+async def tokenize(body: TokenizeRequest, http: Request) -> Response:
+    """The tokens of a text."""
+    here = service(http)
+    here.owner(http)
+    tokenizer = here.model(body.model).front.tokenizer
+    tokens = await here.prepare(tokenizer.encode, body.text)
+    pieces = [tokenizer.token_bytes(token).decode(errors="replace") for token in tokens]
+    return JSONResponse({"tokens": tokens, "pieces": pieces, "count": len(tokens)})
+
+
+@router.post("/v1/cancel", responses=answers(Cancelled))
+async def cancel(body: CancelRequest, http: Request) -> Response:
+    """End a response that is being written; what is there is sent, with finish_reason "cancelled"."""
+    here = service(http)
+    owner = here.known(http)
+    if here.running.get(body.id) != owner or not here.workers.cancel(body.id):
+        raise ApiError(404, "id: no response of that id is being written", param="id", code="not_found")
+    return JSONResponse({"id": body.id, "cancelled": True})
+
+
+@router.get("/health", responses=answers(Health))
+async def health() -> Response:
+    """Whether the process lives."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/ready", responses=answers(Health))
+async def ready(http: Request) -> Response:
+    """Whether requests are welcome: 503 while models load, and from the moment the server begins to stop."""
+    here = service(http)
+    if here.draining or not here.workers.ready:
+        raise ApiError(503, "not ready", code="not_ready", retry_after=2)
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+async def metrics(http: Request) -> Response:
+    """For Prometheus."""
+    here = service(http)
+    return Response(here.metrics.text(_numbers(here)), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@router.get("/v1/stats", responses=answers())
+async def stats(http: Request) -> Response:
+    """The numbers of the page's dashboard."""
+    here = service(http)
+    here.known(http)
+    numbers, told = _numbers(here), here.metrics
+    totals = {key: sum(one[key] for one in told.models.values()) for key in ("requests", "tokens", "nfe")}
+    known = {name: told.models.get(name, {"requests": 0, "tokens": 0, "nfe": 0}) for name in here.workers.fronts}
+    return JSONResponse(
+        {
+            "uptime_seconds": round(time.time() - here.started, 1),
+            "queued": numbers["queued"],
+            "running": numbers["running"],
+            "requests": totals["requests"],
+            "tokens": totals["tokens"],
+            "tokens_per_second": told.tokens_per_second(),
+            "nfe_per_request": round(totals["nfe"] / totals["requests"], 2) if totals["requests"] else None,
+            "tpf": round(totals["tokens"] / totals["nfe"], 3) if totals["nfe"] else None,
+            **{f"{name}_seconds": value for name, value in told.percentiles().items()},
+            "feedback": told.feedback,
+            "engine": numbers,
+            "workers_lost": here.workers.lost,
+            "models": {name: {"version": here.workers.versions[name], **one} for name, one in known.items()},
+        }
+    )
+
+
+def _numbers(here: Service) -> dict[str, Any]:
+    workers = here.workers
+    found = vars(workers.stats())
+    return {**found, "batch": dict(found["batch"]), "queued": workers.queued, "running": workers.running}
+
+
+@router.post("/admin/reload", responses=answers(Reloaded) | {403: answers()[401]})
+async def reload(body: ReloadRequest, http: Request) -> Response:
+    """Read a model anew from its folder; what runs is finished with the old one."""
+    here = service(http)
+    if not here.options.keys.digests:
+        message = "reloading needs a key: start the server with --api-key-file, or send it SIGHUP"
+        raise ApiError(403, message, code="needs_key")
+    here.owner(http)
+    name = here.model(body.model).name
+    try:
+        changed = await here.workers.reload(name)
+    except (ValueError, OSError) as error:  # the reason names folders of this machine
+        log.error("model %s: %s", name, error)
+        raise BadRequest("model: the new one cannot be used, the old one stays; see the log", "model") from None
+    return JSONResponse({"model": name, "version": here.workers.versions[name], "changed": changed})

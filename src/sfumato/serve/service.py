@@ -1,0 +1,160 @@
+"""What every endpoint shares: the models, the workers, the limits, and the requests that are being answered."""
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from fastapi import Request
+
+from sfumato.sample.front import Front
+from sfumato.serve.auth import Keys, RateLimit
+from sfumato.serve.errors import ApiError, BadRequest, from_value_error
+from sfumato.serve.memory import Memory
+from sfumato.serve.metrics import Metrics
+from sfumato.serve.workers import Workers
+
+if TYPE_CHECKING:
+    from sfumato.store.feedback import FeedbackStore
+
+log = logging.getLogger("sfumato.serve")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PREPARE_SECONDS = 10.0
+"""Longest that tokenising a text and building a constraint may take."""
+FIELDS = {"block": "block_length", "prompt": "prompt", "template": "template", "suffix": "suffix"} | dict.fromkeys(
+    (
+        *("steps", "sampler", "threshold", "factor", "entropy_bound", "top_k", "top_p", "temperature", "patience"),
+        *("eta", "kappa", "remask", "corrections", "sites", "edit_threshold", "edit_steps", "clamp", "max_tokens"),
+        *("regex", "choice", "grammar", "response_format", "tools", "messages", "tokens", "position", "edits"),
+    ),
+    "",
+)
+"""Names that the package's errors begin with -> what clients call them, empty = the same."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the HTTP layer behaves."""
+
+    keys: Keys = Keys()
+    rate: int = 0
+    """Requests a minute for each owner, 0 = no limit."""
+    cors_origins: tuple[str, ...] = ()
+    max_body: int = 1 << 20
+    """Bytes."""
+    log_prompts: bool = False
+    grace: float = 30.0
+    """Seconds that running requests get at the end."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as a request finds it; a swap while it runs changes nothing for it."""
+
+    name: str
+    front: Front
+    version: str
+
+
+@dataclass
+class Service:
+    """The state of the server."""
+
+    workers: Workers
+    options: Options
+    feedback: "FeedbackStore | None" = None
+    metrics: Metrics = field(default_factory=Metrics)
+    memory: Memory = field(default_factory=Memory)
+    draining: bool = False
+    """The server is about to end and takes nothing new."""
+    started: int = field(default_factory=lambda: int(time.time()))
+    running: dict[str, str] = field(default_factory=dict)
+    """The owner of each response that is being written, by its id."""
+
+    def __post_init__(self) -> None:
+        """Make what depends on the options."""
+        self.rate = RateLimit(self.options.rate)
+        self.pool = ThreadPoolExecutor(2, thread_name_prefix="prepare")
+        self.disk = ThreadPoolExecutor(1, thread_name_prefix="feedback")
+
+    def model(self, name: str | None) -> Model:
+        """The model of that name; None = the first one.
+
+        Raises:
+            ApiError: 404, there is none.
+        """
+        fronts = self.workers.fronts
+        name = next(iter(fronts)) if name is None else name
+        if name not in fronts:
+            message = f"model: {name[:80]!r} is not served here; there are {', '.join(fronts)}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+        return Model(name, *self.workers.prepare(name))
+
+    def log_prompts(self, prompts: Sequence[object]) -> None:
+        """Write down what was asked, if the operator wants that."""
+        for prompt in prompts if self.options.log_prompts else ():
+            log.info("prompt: %s", json.dumps(prompt))
+
+    async def prepare(self, function: Callable[P, T], *args: P.args, **others: P.kwargs) -> T:
+        """Run what may take long beside the event loop.
+
+        Raises:
+            ApiError: 400, the request makes no sense (`ValueError`), or this took too long.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(PREPARE_SECONDS):
+                return await loop.run_in_executor(self.pool, lambda: function(*args, **others))
+        except TimeoutError:
+            raise BadRequest(f"preparing this request took more than {PREPARE_SECONDS:g} s; make it simpler") from None
+        except ValueError as error:
+            raise from_value_error(error, FIELDS) from None
+
+    def owner(self, request: Request) -> str:
+        """Who asks, after the key and the rate were checked: a key's name or a client's address.
+
+        Raises:
+            ApiError: 401, 429 or 503.
+        """
+        owner = self.known(request)
+        if self.draining:
+            raise ApiError(503, "the server is shutting down", code="shutting_down", retry_after=10)
+        self.rate.take(owner)
+        return owner
+
+    def known(self, request: Request) -> str:
+        """Who asks, after the key was checked.
+
+        Raises:
+            ApiError: 401.
+        """
+        if self.options.keys.digests:
+            return self.options.keys.owner(request.headers.get("authorization"))
+        return request.client.host if request.client else "local"
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.disk.shutdown(wait=True)
+
+
+def service(request: Request) -> Service:
+    """The service of the application that answers."""
+    return request.app.state.service
+
+
+def new_id(prefix: str) -> str:
+    """An id that nobody can guess: who knows it may give feedback."""
+    return f"{prefix}-{secrets.token_hex(12)}"
+
+
+def new_seed() -> int:
+    """A seed that survives JSON numbers in a browser."""
+    return secrets.randbelow(2**53)

@@ -1,0 +1,198 @@
+"""A request made ready: rows for the decoder, a view of each, and how they were asked for."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sfumato.sample.front import Front, Plan
+from sfumato.sample.rows import Request
+from sfumato.serve.constraints import Wanted
+from sfumato.serve.errors import BadRequest
+from sfumato.serve.schemas import Settings
+from sfumato.serve.service import Model, new_id, new_seed
+from sfumato.serve.streams import RowView
+from sfumato.store.records import Response
+from sfumato.text.prompt import Row
+
+_SETTINGS = (
+    *("temperature", "top_p", "top_k", "steps", "sampler", "threshold", "factor", "entropy_bound", "remask", "eta"),
+    *("kappa", "corrections", "sites", "edit_threshold", "edit_steps", "patience", "clamp"),
+)
+_PREFIX = {"chat": "chatcmpl", "completion": "cmpl", "fim": "cmpl", "edit": "edit", "denoise": "dns"}
+_EFFORT: dict[str, Callable[[int], int]] = {
+    "none": lambda room: room // 8,
+    "minimal": lambda room: room // 8,
+    "instant": lambda room: room // 8,
+    "low": lambda room: room // 4,
+    "high": lambda room: room,
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One text that is asked for, laid out."""
+
+    row: Row
+    seed: int
+    tail: int = 0
+    """Given tokens at the end that are no part of the completion."""
+
+
+@dataclass
+class Task:
+    """Rows to write for one response."""
+
+    id: str
+    kind: str
+    """chat, completion, fim, edit or denoise."""
+    model: Model
+    plan: Plan
+    rows: tuple[Request, ...]
+    views: list[RowView]
+    seed: int
+    owner: str
+    prompts: Sequence[Any]
+    """What was asked, for feedback."""
+    n: int = 1
+    """Texts for each prompt."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What else `diffusion` tells."""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def diffusion(self) -> dict[str, Any]:
+        """How it is written: what makes it reproducible."""
+        chosen = {name: getattr(self.plan.settings, name) for name in _SETTINGS}
+        settings = chosen | {"block_length": self.plan.block, "steps": self.rows[0].steps}
+        return {"seed": self.seed, "sampler": self.plan.settings.sampler, "settings": settings, **self.extra}
+
+    def texts(self) -> tuple[Response, ...]:
+        """What was written, as feedback is kept about it. Of several texts each has an id of its own."""
+        settings, usage, several = self.diffusion()["settings"], self.usage(), len(self.views) > 1
+        return tuple(
+            Response(
+                id=f"{self.id}:{index}" if several else self.id,
+                kind=self.kind,
+                model=self.model.name,
+                model_version=self.model.version,
+                seed=row.seed,
+                settings=settings,
+                prompt=self.prompts[index // self.n],
+                completion=view.text,
+                tokens=view.tokens(),
+                usage=usage,
+            )
+            for index, (row, view) in enumerate(zip(self.rows, self.views, strict=True))
+        )
+
+    def usage(self) -> dict[str, Any]:
+        """What it cost so far."""
+        given = sum(view.prompt_tokens for view in self.views[:: self.n])
+        written = sum(view.completion_tokens for view in self.views)
+        nfe = sum(view.nfe for view in self.views)
+        positions = sum(view.positions for view in self.views)
+        return {
+            "prompt_tokens": given,
+            "completion_tokens": written,
+            "total_tokens": given + written,
+            "diffusion": {
+                "nfe": nfe,
+                "tpf": round(written / nfe, 3) if nfe else 0.0,
+                "positions_evaluated": positions,
+                "steps": max(view.step for view in self.views),
+            },
+        }
+
+
+def new_task(
+    kind: str,
+    model: Model,
+    body: Settings,
+    asked: Sequence[Asked],
+    *,
+    owner: str,
+    prompts: Sequence[Any],
+    n: int = 1,
+    stops: Sequence[str] = (),
+    watched: bool = False,
+    drafts: bool = False,
+    in_sight: bool = False,
+    wanted: Wanted | None = None,
+) -> Task:
+    """Rows and views of a request. Runs beside the event loop.
+
+    Args:
+        kind: chat, completion, fim, edit or denoise.
+        model: which one.
+        body: the settings that were chosen.
+        asked: the texts.
+        owner: who asks.
+        prompts: what was asked, for feedback.
+        n: texts for each prompt.
+        stops: texts that end a completion.
+        watched: events of every step are wanted, not only the last one.
+        drafts: guesses for open places as well.
+        in_sight: text on the right matters.
+        wanted: what the text must satisfy.
+
+    Raises:
+        ValueError: settings that make no sense, for this model or at all.
+    """
+    front = model.front
+    options = {name: value for name in _SETTINGS if (value := getattr(body, name)) is not None}
+    plan = front.plan(options | {"block": body.block_length}, in_sight=in_sight)
+    rows, views = [], []
+    for one in asked:
+        others = {"constraint": wanted.build(front, one.row)} if wanted else {}
+        row = plan.request(
+            one.row.tokens,
+            one.row.editable,
+            steps=_steps(front, plan, body, one.row),
+            seed=one.seed,
+            trace=watched or drafts or bool(stops),
+            drafts=drafts,
+            gaps=one.row.gaps,
+            limit=one.row.limit,
+            **others,
+        )
+        rows.append(row)
+        blocks = row.blocks(front.layout)
+        views.append(RowView(one.row, front.tokenizer, blocks=blocks, tail=one.tail, stops=stops))
+    return Task(new_id(_PREFIX[kind]), kind, model, plan, tuple(rows), views, asked[0].seed, owner, prompts, n)
+
+
+def seeds(body: Settings, n: int) -> list[int]:
+    """Of n texts: seed, seed + 1, ...; after the largest comes 0."""
+    first = new_seed() if body.seed is None else body.seed
+    return [(first + i) % 2**63 for i in range(n)]
+
+
+def _steps(front: Front, plan: Plan, body: Settings, row: Row) -> int:
+    """Forward passes for a row: as chosen, as the effort says, or what suits the sampler; one a block at least."""
+    if body.steps or body.reasoning_effort in (None, "medium"):
+        return plan.steps(row.room)
+    if front.process.name == "autoregressive":
+        return row.room
+    blocks = -(-row.room // plan.block) + 1 if plan.block else 1
+    return max(1, blocks, _EFFORT[body.reasoning_effort](row.room))
+
+
+def continued(front: Front, tokens: Sequence[int], max_tokens: int, param: str = "max_tokens") -> Row:
+    """Tokens, and open places behind them.
+
+    Raises:
+        BadRequest: more than the context holds.
+    """
+    needed = len(tokens) + max_tokens
+    if needed > front.context:
+        raise BadRequest(
+            f"this model's context is {front.context} tokens, but {needed} are asked for ({len(tokens)} given, "
+            f"{max_tokens} to write); shorten one or the other",
+            param if len(tokens) < front.context else "prompt" if param == "max_tokens" else "messages",
+            "context_length_exceeded",
+        )
+    if front.grows:
+        gaps = [False] * (len(tokens) - 1) + [True]
+        return Row([*tokens], [False] * len(tokens), gaps, needed)
+    mask = front.tokenizer.mask_id
+    return Row([*tokens, *[mask] * max_tokens], [False] * len(tokens) + [True] * max_tokens)

@@ -1,0 +1,214 @@
+"""The whole thing: the real command, and the client that everybody uses."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+KEY = "sk-good"
+
+
+class Server:
+    """`sfumato serve` as a process of its own."""
+
+    def __init__(self, *words: str):
+        command = [sys.executable, "-m", "sfumato", "serve", "--port", "0", "--threads", "1", *words]
+        command += ["--feedback-url", "none"] * ("--feedback-url" not in words)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        found = re.search(r"http://[\d.]+:\d+", line)
+        assert found, f"{line}{self.process.stderr.read() if self.process.poll() is not None else ''}"
+        self.url = found[0]
+        self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0, timeout=30)
+
+    def stats(self) -> dict:
+        return httpx.get(f"{self.url}/v1/stats", headers={"authorization": f"Bearer {KEY}"}).json()
+
+    def end(self) -> tuple[int, str]:
+        self.client.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        _, said = self.process.communicate(timeout=30)
+        return self.process.returncode, said
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"me:{KEY}\n")
+    server = Server("--api-key-file", str(keys), "--queue", "2", "--rows", "2", "--max-body", "20000")
+    yield server
+    code, said = server.end()
+    assert code == 0 and said == ""
+
+
+def test_completions_seeds_and_n(server: Server):
+    create = server.client.completions.create
+    two = create(model="tiny", prompt="Once upon a time", max_tokens=12, n=2, seed=3)
+    assert [choice.finish_reason for choice in two.choices] == ["length", "length"]
+    assert create(model="tiny", prompt="Once upon a time", max_tokens=12, seed=4).choices[0].text == two.choices[1].text
+    assert two.usage.completion_tokens == 24 and two.usage.model_extra["diffusion"]["nfe"] > 0
+
+
+def test_streams_with_and_without_drafts(server: Server):
+    create = server.client.completions.create
+    body = {"model": "tiny", "prompt": "Once upon a time", "max_tokens": 24, "seed": 3}
+    whole = create(**body).choices[0].text
+    assert "".join(chunk.choices[0].text for chunk in create(**body, stream=True)) == whole
+    chunks = list(create(**body, stream=True, stream_options={"include_usage": True}, extra_body={"diffusing": True}))
+    assert "".join(choice.text for chunk in chunks for choice in chunk.choices) == whole
+    assert chunks[-1].usage.completion_tokens == 24
+    views = [chunk.model_extra["diffusion"] for chunk in chunks if "diffusion" in chunk.model_extra]
+    assert any(token["state"] == "draft" for view in views[:-1] for token in view["tokens"])
+
+
+def test_stop_strings(server: Server):
+    create = server.client.completions.create
+    body = {"model": "tiny", "prompt": "Once upon a time", "max_tokens": 60, "seed": 3}
+    whole = create(**body).choices[0].text
+    cut = create(**body, stop=["."]).choices[0]
+    assert cut.text == whole.partition(".")[0] and cut.finish_reason == "stop"
+
+
+def test_the_fields_of_diffusion_go_through_the_client(server: Server):
+    answer = server.client.completions.create(
+        model="tiny", prompt="Tom", max_tokens=16, seed=1, extra_body={"steps": 4, "sampler": "margin"}
+    )
+    assert answer.usage.model_extra["diffusion"]["nfe"] == 4
+    assert answer.model_extra["diffusion"]["settings"]["steps"] == 4
+
+
+def test_models(server: Server):
+    assert [model.id for model in server.client.models.list()] == ["tiny"]
+    assert server.client.models.retrieve("tiny").id == "tiny"
+
+
+def test_errors_are_the_clients_own_classes(server: Server):
+    create = server.client.completions.create
+    with pytest.raises(openai.BadRequestError) as caught:
+        create(model="tiny", prompt="Tom", extra_body={"frobnicate": 1})
+    assert (caught.value.param, caught.value.code) == ("frobnicate", "unknown_parameter")
+    with pytest.raises(openai.BadRequestError, match="256 tokens"):
+        create(model="tiny", prompt="Tom", max_tokens=300)
+    with pytest.raises(openai.NotFoundError):
+        create(model="gpt", prompt="Tom")
+    with pytest.raises(openai.AuthenticationError):
+        server.client.with_options(api_key="sk-bad").completions.create(model="tiny", prompt="Tom")
+    with pytest.raises(openai.APIStatusError) as caught:
+        create(model="tiny", prompt="x" * 30_000)
+    assert caught.value.status_code == 413
+    with pytest.raises(openai.BadRequestError, match="conversations"):
+        server.client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}])
+
+
+def test_a_full_queue_is_a_503(server: Server):
+    def ask(seed: int) -> int:
+        try:
+            server.client.completions.create(model="tiny", prompt="Tom", max_tokens=100, n=2, seed=seed)
+        except openai.InternalServerError as error:
+            return error.status_code
+        return 200
+
+    with ThreadPoolExecutor(6) as pool:
+        statuses = list(pool.map(ask, range(6)))
+    assert 503 in statuses and 200 in statuses and set(statuses) == {200, 503}
+
+
+def test_who_leaves_frees_the_rows(server: Server):
+    body = {"model": "tiny", "prompt": "Tom", "max_tokens": 250, "seed": 1, "n": 2, "temperature": 1.0, "steps": 250}
+    body |= {"sampler": "left_to_right"}
+    headers = {"authorization": f"Bearer {KEY}"}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "stream": True}, headers=headers) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        assert server.stats()["running"] == 2
+    assert idle_soon(server)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v1/completions", json=body, headers=headers, timeout=0.5)
+    assert idle_soon(server)
+
+
+def test_a_stream_can_be_cancelled_by_its_id(server: Server):
+    headers = {"authorization": f"Bearer {KEY}"}
+    body = {"prompt": "Tom", "max_tokens": 250, "seed": 1, "steps": 250, "sampler": "left_to_right", "stream": True}
+    chunks = []
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, headers=headers) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: {"):
+                chunks.append(json.loads(line.removeprefix("data: ")))
+            if len(chunks) == 3:
+                cancelled = httpx.post(f"{server.url}/v1/cancel", json={"id": chunks[0]["id"]}, headers=headers)
+                assert cancelled.status_code in (200, 404)
+    assert chunks[-1]["choices"][0]["finish_reason"] == "cancelled" and line == "" and len(chunks) < 200
+
+
+def idle_soon(server: Server) -> bool:
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        if server.stats()["running"] == 0:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_stop_lets_requests_finish_and_takes_no_more(tmp_path: Path):
+    server = Server("--grace", "20")
+    with ThreadPoolExecutor(1) as pool:
+        body = {"model": "tiny", "prompt": "Tom", "max_tokens": 100, "seed": 1, "n": 4}
+        slow = pool.submit(lambda: server.client.completions.create(**body))
+        while server.stats()["running"] == 0:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        assert len(slow.result().choices) == 4
+    assert server.end() == (0, "")
+
+
+def test_what_the_grace_does_not_suffice_for_gets_a_503():
+    server = Server("--grace", "0.2")
+    with ThreadPoolExecutor(1) as pool:
+        body = {"model": "tiny", "prompt": "Tom", "max_tokens": 250, "seed": 1, "n": 24}
+        slow = pool.submit(lambda: server.client.completions.create(**body))
+        while server.stats()["running"] == 0:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.InternalServerError) as caught:
+            slow.result()
+    assert caught.value.status_code == 503
+    assert server.end() == (0, "")
+
+
+def test_a_port_in_use_is_one_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        command = [sys.executable, "-m", "sfumato", "serve", "--port", str(taken.getsockname()[1])]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("sfumato: cannot listen at") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", "nowhere"], "no such model"),
+        (["--model", "a=tiny,a=tiny-ar"], "two models are called 'a'"),
+        (["--api-key-file", os.devnull], "holds no key"),
+        (["--port", "99999"], "at most 65535"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(words: list[str], said: str):
+    done = subprocess.run(
+        [sys.executable, "-m", "sfumato", "serve", *words], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
