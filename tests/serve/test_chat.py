@@ -1,7 +1,5 @@
 """Conversations. The model here knows none, but what surrounds its answers is the same."""
 
-import json
-
 import pytest
 
 from sfumato.serve.chat import rendered

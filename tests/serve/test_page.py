@@ -54,12 +54,12 @@ class Served(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, talk: Path) -> Iterator[Served]:
     """`sfumato serve` with a key and a database."""
     folder = tmp_path_factory.mktemp("served")
     keys, database = folder / "keys", folder / "feedback.db"
     keys.write_text(f"page:{KEY}\n", encoding="utf-8")
-    flags = ["--model", "tiny,tiny-ar", "--port", "0", "--threads", "1", "--dtype", "float32", "--grace", "0"]
+    flags = ["--model", f"tiny,tiny-ar,{talk}", "--port", "0", "--threads", "1", "--dtype", "float32", "--grace", "0"]
     flags += ["--api-key-file", str(keys), "--feedback-url", f"sqlite:///{database}"]
     command = [sys.executable, "-m", "sfumato", "serve", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -131,6 +131,29 @@ def test_a_text_is_written_scrubbed_denoised_anew_and_judged(opened: Any, served
     shown = text.inner_text()
     opened.goto((tmp_path / "trace.html").as_uri())
     assert opened.get_by_role("listbox").inner_text() == shown
+
+
+@pytest.mark.browser
+def test_a_conversation_goes_on_from_the_answer_that_is_left(opened: Any):
+    opened.get_by_role("tab", name="Chat").click()
+    panel = opened.locator("#chat")
+    assert panel.get_by_label("Model").locator("option").all_inner_texts() == ["talk"]
+    message, send = panel.get_by_label("Message"), panel.get_by_role("button", name="Send", exact=True)
+    panel.get_by_text("Settings").click()
+    panel.get_by_label("Tokens of an open end").fill("8")
+    asked = []
+    opened.on("request", lambda request: asked.append(request.post_data_json) if "chat" in request.url else None)
+    for question in ("Who are you?", "Why?"):
+        message.fill(question)
+        message.press("Enter")
+        send.wait_for()
+    panel.get_by_role("button", name="Regenerate").click()
+    panel.get_by_role("button", name="Regenerate").wait_for()
+    roles = [[one["role"] for one in body["messages"]] for body in asked[-3:]]
+    assert roles == [["user"], ["user", "assistant", "user"], ["user", "assistant", "user"]]
+    assert panel.locator(".turn").count() == 4
+    panel.get_by_role("button", name="Bad").last.click()
+    panel.get_by_text("Thank you.").wait_for()
 
 
 @pytest.mark.browser
