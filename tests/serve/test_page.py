@@ -219,6 +219,9 @@ def test_a_phone_needs_no_sideways_scrolling_and_the_key_is_asked_for(page: Any,
     page.get_by_role("dialog").get_by_label("API key").fill(KEY)
     page.get_by_role("button", name="Use it").click()
     page.locator("#write textarea").first.wait_for()
+    page.get_by_role("button", name="Switch to dark").click()
+    page.reload()
+    page.get_by_role("button", name="Switch to light").wait_for()
     for name in ("Write", "Chat", "Infill", "Race", "Dashboard"):
         page.get_by_role("tab", name=name).click()
         assert page.locator(f"#{name.lower()}").is_visible()
