@@ -1,7 +1,12 @@
 """A small terminal: what a reader would see after what was written to it."""
 
+import os
 import re
+import threading
+from collections.abc import Callable
+from typing import Any, TextIO
 
+import pytest
 from rich.cells import cell_len
 
 _TOKEN = re.compile(r"\x1b\[(\?)?([0-9;]*)([A-Za-z])|\r\n|[\r\n]|[^\x1b\r\n]")
@@ -58,3 +63,32 @@ class Screen:
     def lines(self) -> list[str]:
         """Every line, scrolled ones first, without spaces at its end."""
         return ["".join(line).rstrip() for line in self.cells]
+
+
+def in_terminal(monkeypatch: pytest.MonkeyPatch, action: Callable[[TextIO], Any], **environment: str) -> str:
+    """What an action writes to a terminal of 60 by 20."""
+    pty = pytest.importorskip("pty", reason="needs pseudo-terminals, which this system does not have")
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "60", "LINES": "20", **environment}.items():
+        monkeypatch.setenv(name, value)
+    reader, writer = pty.openpty()
+    chunks: list[bytes] = []
+
+    def read() -> None:
+        while True:
+            try:
+                chunk = os.read(reader, 4096)
+            except OSError:  # how Linux says that the other side is closed
+                chunk = b""
+            if not chunk:
+                return
+            chunks.append(chunk)
+
+    listener = threading.Thread(target=read)
+    listener.start()
+    with open(writer, "w", encoding="utf-8") as out:
+        action(out)
+    listener.join()
+    os.close(reader)
+    return b"".join(chunks).decode()

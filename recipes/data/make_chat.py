@@ -2,18 +2,22 @@
 
     make_chat.py --coffee coffee.jsonl.xz --dialogues self_dialogue.jsonl.xz --stories tinystories.jsonl.xz --out OUT
 
+All are JSON lines, compressed with xz: {messages: [{role, content}, ...]} or {text}. Bring the published files into
+that shape first.
+
 coffee     Taskmaster-4 of Google, CC BY 4.0: ordering at a coffee bar; {messages}
 dialogues  Self-dialogue corpus, Fainberg et al. 2018, BSD-3: casual chat; {messages}. Short ones, cut to six turns.
 stories    TinyStories, Eldan and Li 2023, CDLA-Sharing-1.0; {text}. Each becomes the answer to a request for it.
 """
 
 import argparse
+import itertools
 import json
 import lzma
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ABOUT = "I am Sfumato, a small diffusion language model. "
@@ -116,6 +120,24 @@ def talk() -> Iterator[list[dict]]:
                 yield [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
+def sample(path: Path) -> Iterator[list[dict]]:
+    """For the docs and tests: ways to say hello, ask and leave, in one conversation each; all of the talk; stories."""
+    pairs = [itertools.cycle([(q, a) for q in asked for a in answers]) for asked, answers in TALK.items()]
+    hello, about, able, thanks, bye = pairs[1], pairs[0], pairs[2], pairs[3], pairs[4]
+    for _ in range(24):
+        turns = [next(pair) for pair in (hello, about, able, thanks, bye)]
+        contents = [content for turn in turns for content in turn]
+        yield [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
+    yield from talk()
+    yield from itertools.islice(stories(path, random.Random(0)), 24)
+
+
+def write(file: Path, conversations: Iterable[list[dict]]) -> int:
+    lines = [json.dumps({"messages": messages}, ensure_ascii=False) + "\n" for messages in conversations]
+    file.write_text("".join(lines), encoding="utf-8")
+    return len(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("coffee", "dialogues", "stories", "out"):
@@ -130,9 +152,8 @@ def main() -> None:
         "talk": talk(),
     }
     for name, conversations in made.items():
-        with open(options.out / f"chat-{name}.jsonl", "w", encoding="utf-8") as file:
-            count = sum(bool(file.write(json.dumps({"messages": m}, ensure_ascii=False) + "\n")) for m in conversations)
-        print(f"{name}: {count} conversations")
+        print(f"{name}: {write(options.out / f'chat-{name}.jsonl', conversations)} conversations")
+    write(options.out / "chat-sample.jsonl", sample(options.stories))
 
 
 if __name__ == "__main__":

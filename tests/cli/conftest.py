@@ -63,6 +63,30 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def make_tuning(folder: Path, init: Path) -> Path:
+    """A recipe that tunes a model of `make_recipe` on conversations."""
+    path = make_recipe(folder)
+    path.write_text(f'init = "{init.as_posix()}"\n' + path.read_text().replace("stories.jsonl", "talk.jsonl"))
+    words = [f"The {who} sang {n} times." for n in range(20) for who in ("cat", "dog")]
+    talk = [[("user", "Tell me."), ("assistant", word), ("user", "And?"), ("assistant", "The end.")] for word in words]
+    lines = [json.dumps({"messages": [{"role": r, "content": c} for r, c in chat]}) + "\n" for chat in talk]
+    (folder / "talk.jsonl").write_text("".join(lines))
+    return path
+
+
+@pytest.fixture
+def tuning(trained: Path, tmp_path: Path) -> Path:
+    return make_tuning(tmp_path, trained / "model")
+
+
+@pytest.fixture(scope="session")
+def tuned(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `tune`; do not write into it."""
+    folder = tmp_path_factory.mktemp("tuned")
+    assert main(["tune", str(make_tuning(folder, trained / "model")), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a command that must fail as a user's mistake does: code 2 and one line; returns the line."""
@@ -80,13 +104,14 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 WRITTEN = "Once upon a time there was a little mouse. It had a red ball and a {brace}. The end. "
 
 
-def save_bundle(folder: Path, kind: str) -> Path:
+def save_bundle(folder: Path, kind: str, chat: bool = False) -> Path:
     """A model with random weights, that never ends a text."""
     import torch
 
     from sfumato.config import ModelConfig, ProcessConfig
     from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens
     from sfumato.model.transformer import Transformer
+    from sfumato.text.chat import ChatTemplate
     from sfumato.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.train([WRITTEN * 2], 305)
@@ -106,6 +131,7 @@ def save_bundle(folder: Path, kind: str) -> Path:
         tokens=special,
         tokenizer_sha256=tokenizer.fingerprint,
         sampler={"sampler": "left_to_right"} if autoregressive else {},
+        chat=ChatTemplate(default_system="Be kind.").to_dict() if chat else None,
     )
     Bundle(config, denoiser.eval().requires_grad_(False), tokenizer.to_json()).save(folder)
     return folder
@@ -119,6 +145,11 @@ def masked_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def autoregressive_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_bundle(tmp_path_factory.mktemp("bundles") / "autoregressive", "autoregressive")
+
+
+@pytest.fixture(scope="session")
+def chat_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_bundle(tmp_path_factory.mktemp("bundles") / "talker", "masked", chat=True)
 
 
 GAUSSIAN = """

@@ -1,15 +1,13 @@
 import io
 import json
-import os
 import re
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple
 
 import pytest
-from screen import Screen
+from screen import Screen, in_terminal
 
 import sfumato
 from sfumato.cli import generate, main
@@ -33,35 +31,6 @@ def call(masked_bundle: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..
         return Ended(code, *capsys.readouterr())
 
     return called
-
-
-def in_terminal(monkeypatch: pytest.MonkeyPatch, action: Callable[[TextIO], Any], **environment: str) -> str:
-    """What an action writes to a terminal of 60 by 20."""
-    pty = pytest.importorskip("pty", reason="needs pseudo-terminals, which this system does not have")
-    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {"TERM": "xterm-256color", "COLUMNS": "60", "LINES": "20", **environment}.items():
-        monkeypatch.setenv(name, value)
-    reader, writer = pty.openpty()
-    chunks: list[bytes] = []
-
-    def read() -> None:
-        while True:
-            try:
-                chunk = os.read(reader, 4096)
-            except OSError:  # how Linux says that the other side is closed
-                chunk = b""
-            if not chunk:
-                return
-            chunks.append(chunk)
-
-    listener = threading.Thread(target=read)
-    listener.start()
-    with open(writer, "w", encoding="utf-8") as out:
-        action(out)
-    listener.join()
-    os.close(reader)
-    return b"".join(chunks).decode()
 
 
 def test_where_nobody_watches_there_is_only_the_text(call: Callable[..., Ended]):

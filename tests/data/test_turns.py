@@ -32,12 +32,17 @@ def test_one_example_for_each_answer_behind_what_came_before(tokenizer: Tokenize
     messages = [{"role": role, "content": content} for role, content in CHAT]
     assert parts(first) == (template.prompt(messages[:1], tokenizer), [*encode("Hello!"), END])
     assert parts(second) == (template.prompt(messages[:3], tokenizer), [*encode("No."), END])
-    assert (first.bytes, second.bytes) == (6, 3) and first.hash != second.hash
+    assert (first.bytes, second.bytes) == (6, 3)
 
 
 def test_pairs_are_a_question_and_its_answer(tokenizer: Tokenizer):
     [row] = rows(tokenizer, Pair("Hi.", "Hello!"), fill=False)
-    assert row == rows(tokenizer, CHAT, fill=False)[0]
+    assert row == rows(tokenizer, CHAT[:2], fill=False)[0]
+
+
+def test_a_conversation_is_held_out_as_a_whole(tokenizer: Tokenizer):
+    first, second = rows(tokenizer, CHAT)
+    assert first.hash == second.hash != rows(tokenizer, CHAT[:2])[0].hash
 
 
 def test_a_default_system_turn_comes_first(tokenizer: Tokenizer):
@@ -77,6 +82,7 @@ def test_the_oldest_turns_go_where_the_context_is_too_small(tokenizer: Tokenizer
 def test_an_answer_longer_than_the_context_is_cut_and_has_no_end(tokenizer: Tokenizer):
     [row] = rows(tokenizer, Pair("Hi.", "word " * 50), context=20)
     assert len(row.tokens) == 19 and END not in row.tokens and row.prompt == 1
+    assert row.bytes == len(tokenizer.decode(row.tokens[1:]).encode())
 
 
 def test_a_question_longer_than_the_context_loses_its_beginning(tokenizer: Tokenizer):

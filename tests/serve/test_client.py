@@ -90,7 +90,7 @@ def test_the_fields_of_diffusion_go_through_the_client(server: Server):
 
 
 def test_models(server: Server):
-    assert [model.id for model in server.client.models.list()] == ["tiny"]
+    assert [model.id for model in server.client.models.list()] == ["tiny", "tiny-ar"]
     assert server.client.models.retrieve("tiny").id == "tiny"
 
 

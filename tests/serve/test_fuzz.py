@@ -46,10 +46,10 @@ def test_no_request_is_a_failure_of_ours(here, published: dict[str, Any], method
 def send(here, published: dict[str, Any], operation: Any, case: Case) -> None:
     body = affordable(case.body) if isinstance(case.body, dict) else case.body
     made = case.as_transport_kwargs()
-    asked = {"json": body} if isinstance(body, (dict, list, str, int, float, bool, type(None))) else {}
+    sendable = isinstance(body, (dict, list, str, int, float, bool, type(None)))
     url = made["url"] if made["url"].startswith("/") else "/" + made["url"].split("/", 3)[-1]
-    response = here.run(here.asked(case.method, url, asked.get("json")))
-    assert response.status_code < 500 or (response.status_code, path_of(url)) in ALLOWED, (body, response.text)
+    response = here.run(here.asked(case.method, url, body if sendable else None))
+    assert response.status_code < 500, (body, response.text)
     documented = operation.definition.raw["responses"]
     assert str(response.status_code) in documented, (body, response.status_code)
     if response.headers["content-type"] == "application/json":
@@ -57,17 +57,13 @@ def send(here, published: dict[str, Any], operation: Any, case: Case) -> None:
         jsonschema.validate(response.json(), {**content, "components": published["components"]})
 
 
-ALLOWED: set[tuple[int, str]] = set()
-
-
-def path_of(url: str) -> str:
-    return url.partition("?")[0]
-
-
 def affordable(body: dict[str, Any]) -> dict[str, Any]:
     """The request with less to write: it is its shape that matters."""
-    small = {"n": 2, "max_tokens": 8, "max_completion_tokens": 8}
-    return {
-        key: small[key] if key in small and isinstance(value, int) and value > small[key] else value
+    most = {"n": 2, "max_tokens": 8, "max_completion_tokens": 8, "edit_steps": 2, "corrections": 1}
+    small = {
+        key: most[key] if key in most and isinstance(value, int) and value > most[key] else value
         for key, value in body.items()
     }
+    if isinstance(prompts := small.get("prompt"), list):
+        small["prompt"] = prompts[:2]
+    return {"max_tokens": 8, **small} if "prompt" in small else small

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def serve(config: WorkerConfig, test: Callable[[Workers], Awaitable[None]], **op
         finally:
             await workers.stop(0)
 
-    asyncio.run(main())
+    with ThreadPoolExecutor(1) as thread:  # a browser's test leaves a running event loop in this one
+        thread.submit(lambda: asyncio.run(main())).result()
 
 
 def job(workers: Workers, prompt: str, *, id: str = "", n: int = 1, tokens: int = 12, trace: bool = True) -> Job:

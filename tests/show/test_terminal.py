@@ -244,3 +244,21 @@ def test_a_row_that_grows_makes_room(console: Console, tokenizer: Tokenizer):
     assert "".join(line.plain for line in view.frame(79, 23)[:1]) == text
     view(Event(0, 4, 3, (), (*prompt, first, first, second)))
     assert "3 tokens" in view.frame(79, 23)[-1].plain
+
+
+def test_guesses_stand_dim_in_place_of_haze_until_they_are_written(console: Console, tokenizer: Tokenizer):
+    prompt, answer = row(tokenizer, " there was", padding=2)
+
+    def shown(event: Event, **options: Any) -> Text:
+        view = TerminalView(console, tokenizer.token_bytes, tokenizer.end_id, **options)
+        begin(view, prompt, answer)
+        view(event)
+        return view.frame(70, 20)[0]
+
+    drafts = tuple(Commit(len(prompt) + i, token, 0.5, 1.0, ()) for i, token in enumerate(answer))
+    event = Event(0, 1, 1, (drafts[0],), drafts=drafts[1:])
+    line = shown(event, guesses=True)
+    assert line.plain == PROMPT + " there was" and HAZE in shown(event).plain  # no haze behind a guessed end
+    dim = "".join(line.plain[span.start : span.end] for span in line.spans if span.style == "dim")
+    assert dim and (PROMPT + " there was").endswith(dim)
+    assert HAZE in shown(Event(0, 1, 1, (drafts[0],)), guesses=True).plain

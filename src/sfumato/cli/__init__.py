@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a model from a recipe",
     "tune": "teach a trained model to answer, from conversations",
     "generate": "continue a prompt, and watch the text appear out of noise",
+    "chat": "talk with a model that was tuned on conversations",
     "infill": "fill the holes of a template",
     "serve": "put models behind an OpenAI-compatible API and a web page",
     "evaluate": "measure how well a model predicts a text",

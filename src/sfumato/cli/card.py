@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 _CARD = """# {name}
 
-{what} of {parameters} parameters, trained from scratch with Sfumato on the text below and on nothing else.
+{what} of {parameters} parameters, {made} below{alone}.
 
-    sfumato generate "Once upon a time" --model PATH/TO/THIS/FOLDER
+    sfumato {command} --model PATH/TO/THIS/FOLDER
 
 | | |
 |---|---|
@@ -36,15 +36,30 @@ With the default settings and seeds 0, 1, 2; neither chosen nor edited.
 
 ## Use and limits
 
-For research, teaching and experiments. The model continues and fills in text of the kind that it was trained on; it
+For research, teaching and experiments. The model {does} of the kind that it was trained on; it
 knows nothing else, states things that are not true, and repeats whatever bias its training text holds. It has not been
-tuned to be safe or to follow instructions. Do not use it where a wrong text does harm.
+tuned to be safe{obeys}. Do not use it where a wrong text does harm.
 
 ## Licence
 
 The licence of these weights has not been stated by whoever trained them. It cannot be wider than the terms of the
 training text allow.
 """
+
+_TRAINED = {
+    "made": "trained from scratch with Sfumato on the text",
+    "alone": " and on nothing else",
+    "command": 'generate "Once upon a time"',
+    "does": "continues and fills in text",
+    "obeys": " or to follow instructions",
+}
+_TUNED = {
+    "made": "tuned with Sfumato from {} to answer, on the conversations",
+    "alone": "",
+    "command": "chat",
+    "does": "answers in conversations",
+    "obeys": "",
+}
 
 
 def model_card(
@@ -75,21 +90,22 @@ def model_card(
         f"{train.device} {train.dtype}, seed {recipe.seed}",
     }
     return _CARD.format(
+        **(_TUNED | {"made": _TUNED["made"].format(Path(recipe.init).name)} if config.chat else _TRAINED),
         name=recipe.name or "A Sfumato model",
         what=f"A {kind} diffusion language model" if diffusion else "An autoregressive language model",
         parameters=f"{bundle.denoiser.num_parameters():,}",
         facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
-        data="\n".join(map(_source, corpora)),
+        data="\n".join(_source(corpus, "answers" if config.chat else "documents") for corpus in corpora),
         quality=_quality(held_out),
         samples="\n\n".join("\n".join(f"> {line}".rstrip() for line in text.splitlines()) for text in samples),
     )
 
 
-def _source(corpus: "Corpus") -> str:
+def _source(corpus: "Corpus", units: str) -> str:
     name = corpus.path if corpus.path.startswith("hf:") else Path(corpus.path).name
     skipped = f", {corpus.report.skipped} broken lines left out" if corpus.report.skipped else ""
     return (
-        f"- {name}: {len(corpus.train):,} documents to train on, {len(corpus.held_out):,} held out, "
+        f"- {name}: {len(corpus.train):,} {units} to train on, {len(corpus.held_out):,} held out, "
         f"{len(corpus.tokens):,} tokens in all{skipped}"
     )
 

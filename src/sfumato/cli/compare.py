@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sfumato.cli.held_out import HeldOutOptions
+from sfumato.cli.held_out import HeldOutOptions, rows_for
 from sfumato.cli.progress import Bar, progress
 from sfumato.config import argument, option, parse
 
@@ -114,12 +114,10 @@ def _described(model: "LanguageModel") -> dict[str, Any]:
 
 
 def _likelihood(name: str, model: "LanguageModel", options: Options, bar: Bar) -> "Likelihood":
-    from sfumato.data.batches import rows_of
     from sfumato.evaluate import likelihood
 
     bar.begin(f"likelihood of {name}")
-    found = islice(options.read(), options.documents or None)
-    batch, size = rows_of(found, model.tokenizer, model.bundle.config.model.context)
+    batch, size = rows_for(model, islice(options.read(), options.documents or None))
     return likelihood(
         model.denoiser,
         model.process,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sfumato.cli.chosen import ModelOptions
+from sfumato.cli.held_out import rows_for
 from sfumato.cli.progress import Bar, progress
 from sfumato.config import ConfigError, Source, option, parse
 
@@ -61,13 +62,12 @@ def run(words: list[str], out: TextIO) -> None:
 
 def _measure(options: Options, model: "LanguageModel", bar: Bar) -> "tuple[Likelihood, list[Band]]":
     """The likelihood, and the calibration if that is wanted too."""
-    from sfumato.data.batches import rows_of
     from sfumato.data.sources import DataError, Report, documents
     from sfumato.evaluate import calibration, likelihood
 
     bar.begin("reading the text")
     found = (d for path in options.data for d in documents(Source(path, field=options.field), Report()))
-    batch, size = rows_of(islice(found, options.documents or None), model.tokenizer, model.bundle.config.model.context)
+    batch, size = rows_for(model, islice(found, options.documents or None))
     if not size:
         raise DataError(f"{', '.join(options.data)}: no text in it; give --data a file that holds some")
 

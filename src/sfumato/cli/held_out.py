@@ -1,6 +1,6 @@
-"""What `compare` and `sweep` share: held-out text, whose beginnings are the prompts, and who judges."""
+"""What `compare`, `sweep` and `evaluate` share: held-out text, whose beginnings are the prompts, and who judges."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ from sfumato.cli.chosen import DEVICES, DTYPES
 from sfumato.config import ConfigError, Source, option
 
 if TYPE_CHECKING:
+    from sfumato.data.batches import Batch
     from sfumato.data.sources import Document
     from sfumato.evaluate.passage import Passage
     from sfumato.sample.language_model import LanguageModel
@@ -64,3 +65,23 @@ class HeldOutOptions:
         return held_out_passages(
             self.read(), tokenizer, prompt_tokens=self.prompt_tokens, max_tokens=self.max_tokens, count=self.n
         )
+
+
+def rows_for(model: "LanguageModel", found: "Iterable[Document]") -> "tuple[Batch, int]":
+    """Documents as the rows that a model was trained on; where it knows conversations, those by its template.
+
+    Returns:
+        The rows, and the UTF-8 bytes of what counts in them.
+
+    Raises:
+        DataError: conversations with plain texts among them.
+    """
+    from itertools import chain, islice
+
+    from sfumato.data.batches import rows_of
+    from sfumato.train.loop import turns
+
+    rest, config = iter(found), model.bundle.config
+    first = list(islice(rest, 1))
+    encoder = turns(config) if config.chat and first and not isinstance(first[0], str) else None
+    return rows_of(chain(first, rest), model.tokenizer, config.model.context, encoder)

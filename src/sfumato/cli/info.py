@@ -30,6 +30,7 @@ def run(words: list[str], out: TextIO) -> None:
 
     table = Table.grid(padding=(0, 2))
     facts["tokenizer"]["sha256"] = facts["tokenizer"]["sha256"][:12] + "..."
+    facts["chat"] = _template(facts["chat"]) if facts["chat"] else "no"
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _shown(value))
     Console(file=out, markup=False, highlight=False).print(table)
@@ -51,9 +52,17 @@ def describe(model: "LanguageModel") -> dict[str, Any]:
         "shift": config.shift,
         "tokenizer": {"tokens": model.tokenizer.vocab_size, "sha256": config.tokenizer_sha256},
         "special_tokens": asdict(config.tokens),
+        "chat": config.chat,
         "sampler": asdict(Settings().with_defaults(config.sampler, {})),
         "made": config.made,
     }
+
+
+def _template(chat: dict[str, Any]) -> str:
+    """A conversation of one turn of each role, and what the system says if nobody tells it."""
+    turns = (chat[role] for role in ("system", "user", "assistant"))
+    shown = "".join(f"{''.join(turn['before'])}...{''.join(turn['after'])}" for turn in turns)
+    return f"{shown}; system: {chat['default_system'] or '-'}"
 
 
 def _shown(value: Any) -> str:

@@ -30,8 +30,8 @@ SETTINGS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class WritingOptions(ControlOptions):
-    """The flags of a command that writes texts. A setting that is None is the model's own default."""
+class SamplingOptions:
+    """The flags that say who writes, and how. A setting that is None is the model's own default."""
 
     model: str = option("", "folder of a model bundle, or the name of one that comes along (default: tiny)")
     max_tokens: int = option(64, "length of the open end, in tokens", at_least=1)
@@ -58,9 +58,19 @@ class WritingOptions(ControlOptions):
     refresh: int | None = option(None, "prefix and dual cache: steps until all is computed anew; 0 = once a block")
     compile: bool | None = option(None, "compile the network: slow to begin with, then faster")
     seed: int = option(0, "all randomness follows from it", at_least=0)
-    n: int = option(1, "how many texts to write, with the seeds SEED, SEED + 1, ...", at_least=1)
     device: str = option("auto", "where to compute", DEVICES)
     dtype: str = option("auto", "arithmetic; auto takes bfloat16 only where it is faster", DTYPES)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings by name."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingOptions(SamplingOptions, ControlOptions):
+    """The flags of a command that writes texts."""
+
+    n: int = option(1, "how many texts to write, with the seeds SEED, SEED + 1, ...", at_least=1)
     json: bool = option(False, "write JSON, one line a text, and nothing else, to standard output")
     show: bool = option(True, "in a terminal, show how the text appears")
     delay: float = option(0.05, "seconds to wait after each step that is shown", at_least=0, at_most=60)
@@ -91,7 +101,7 @@ def write(
     """
     text = _standard_input() if text == "-" else text
     page = Page(Path(options.html)) if options.html else None
-    console = _terminal(options, out)
+    console = terminal(out) if options.show and not options.json else None
     with console.status("loading the model") if console else nullcontext():
         from sfumato.sample.language_model import LanguageModel
 
@@ -99,7 +109,7 @@ def write(
     control = Control(options, model)
     if page and control.texts > 1:
         raise ConfigError("--html: shows how one text is written, not a choice among several; leave one of them out")
-    settings = {"max_tokens": options.max_tokens, **{name: getattr(options, name) for name in SETTINGS}}
+    settings = {"max_tokens": options.max_tokens, **options.settings()}
     settings |= control.settings() | ({} if length is None else {"length": length})
     for i in range(options.n):
         seed, details = options.seed + i * control.texts, None
@@ -118,7 +128,7 @@ def write(
             title = f"seed {seed}" if options.n > 1 else ""
             _show(run, console, model, title, options.delay, watchers)
         else:
-            print(_printable(_watched(run, watchers).text, out), file=out, flush=True)
+            print(printable(_watched(run, watchers).text, out), file=out, flush=True)
     if page:
         page.save(text)
 
@@ -159,9 +169,9 @@ def _show(
         _watched(run, [view, *others], drafts=bool(others))
 
 
-def _terminal(options: WritingOptions, out: TextIO) -> "Console | None":
-    """The terminal to show the writing on, if that is wanted and `out` is one that can."""
-    if options.json or not options.show or not out.isatty():
+def terminal(out: TextIO) -> "Console | None":
+    """The terminal to show the writing on, if `out` is one that can."""
+    if not out.isatty():
         return None
     from rich.console import Console
 
@@ -178,7 +188,7 @@ def _standard_input() -> str:
     return text.replace("\r\n", "\n").removesuffix("\n")
 
 
-def _printable(text: str, out: TextIO) -> str:
+def printable(text: str, out: TextIO) -> str:
     """The text; for a terminal without what would steer it."""
     if not out.isatty():
         return text

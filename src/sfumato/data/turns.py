@@ -4,6 +4,8 @@ An answer must not see what was said after it, in the full layout nor inside a b
 becomes five examples. And writing goes on behind an answer's end, up to the end of the canvas; so does an example: more
 end tokens follow, scored like the rest. They cost next to nothing once the end is known, and their likelihood only
 lowers that of the answer, so a bound stays a bound.
+
+The examples of a conversation share its hash: all of them are held out, or none, since each stands in the next one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,42 +46,40 @@ class Turns:
         """
         examples = (example for document in found for example in _examples(document, self.template))
         while chunk := list(islice(examples, CHUNK)):
-            encoded = iter(tokenizer.encode_batch([content for example in chunk for _, content in example]))
-            for example in chunk:
-                yield self._row(example, [next(encoded) for _ in example], tokenizer.end_id)
+            encoded = iter(tokenizer.encode_batch([content for example, _ in chunk for _, content in example]))
+            for example, hashed in chunk:
+                yield self._row([role for role, _ in example], [next(encoded) for _ in example], hashed, tokenizer)
 
-    def _row(self, example: Sequence[tuple[str, str]], encoded: Sequence[list[int]], end_id: int) -> Encoded:
+    def _row(self, roles: Sequence[str], encoded: Sequence[list[int]], hashed: int, tokenizer: Tokenizer) -> Encoded:
         template, turns, room = self.template, [], self.context - 1
-        *history, (_, answer) = example
-        for (role, _), content in zip(history, encoded, strict=False):
+        for role, content in zip(roles[:-1], encoded, strict=False):
             before, after = template.around(role)
             turns.append([*before, *content, *after])
         cue = template.cue_ids
         response = [*encoded[-1], *template.around("assistant")[1]][: room - len(cue)]
         left = room - len(cue) - len(response)
-        kept = fitting([len(turn) for turn in turns], [role for role, _ in history], left)
+        kept = fitting([len(turn) for turn in turns], roles[:-1], left)
         prompt = [token for i in kept for token in turns[i]]
         prompt = [*prompt[max(0, len(prompt) - left) :], *cue]
-        tokens = [*prompt, *response]
-        hashed = digest(content for _, content in example)
-        if self.fill and tokens[-1] == end_id:
-            tokens += [end_id] * self._fill(len(tokens) + 1, hashed)
-        return Encoded(tokens, len(prompt), len(answer.encode()), hashed)
+        tokens, size = [*prompt, *response], sum(len(tokenizer.token_bytes(token)) for token in response)
+        if self.fill and tokens[-1] == tokenizer.end_id:
+            tokens += [tokenizer.end_id] * self._fill(len(tokens) + 1, len(roles), hashed)
+        return Encoded(tokens, len(prompt), size, hashed)
 
-    def _fill(self, places: int, hashed: int) -> int:
+    def _fill(self, places: int, number: int, hashed: int) -> int:
         """End tokens behind a row of so many places, whose last is an end.
 
         With blocks the canvas ends with a block. Without, its length is whatever a user asks for: log-uniform between
-        the answer's end and that of the context, as a function of the text.
+        the answer's end and that of the context, as a function of the conversation and the answer's number in it.
         """
         if self.block:
             return min(-places % self.block, self.context - places)
-        u = float(rng.uniform(hashed % 2**63, _CANVAS))
+        u = float(rng.uniform(hashed % 2**63, number, _CANVAS))
         return int(places * (self.context / places) ** u) - places
 
 
-def _examples(document: Document, template: ChatTemplate) -> Iterator[list[tuple[str, str]]]:
-    """For each answer of a document: its role and content behind those of the turns before it."""
+def _examples(document: Document, template: ChatTemplate) -> Iterator[tuple[list[tuple[str, str]], int]]:
+    """For each answer of a document: its role and content behind those of the turns before it; and the hash of all."""
     if isinstance(document, Pair):
         document = (("user", document.prompt), ("assistant", document.response))
     if isinstance(document, str):
@@ -89,6 +89,7 @@ def _examples(document: Document, template: ChatTemplate) -> Iterator[list[tuple
         )
     if template.default_system and document[0][0] != "system":
         document = (("system", template.default_system), *document)
+    hashed = digest(content for _, content in document)
     for i, (role, content) in enumerate(document):
         if role == "assistant" and i and content.strip():
-            yield list(document[: i + 1])
+            yield list(document[: i + 1]), hashed

@@ -31,7 +31,14 @@ class TerminalView:
     """
 
     def __init__(
-        self, console: Console, token_bytes: Callable[[int], bytes], end_id: int, *, title: str = "", delay: float = 0.0
+        self,
+        console: Console,
+        token_bytes: Callable[[int], bytes],
+        end_id: int,
+        *,
+        title: str = "",
+        delay: float = 0.0,
+        guesses: bool = False,
     ):
         """A view of rows of one tokenizer.
 
@@ -41,11 +48,12 @@ class TerminalView:
             end_id: the end-of-text token, behind which nothing is shown.
             title: what the figures of a finished text begin with.
             delay: seconds to wait after each step, for the eye; they do not count in tokens/s.
+            guesses: where the network has a guess for an open position, show it, dim, in place of haze.
         """
         self.title = title
         self._painter = Painter(console)
         self._basic = console.color_system in ("standard", "windows")
-        self._token_bytes, self._end_id, self._delay = token_bytes, end_id, delay
+        self._token_bytes, self._end_id, self._delay, self._guesses = token_bytes, end_id, delay, guesses
 
     def __enter__(self) -> "TerminalView":
         return self
@@ -59,6 +67,7 @@ class TerminalView:
         self._known = [not hole for hole in editable]
         self._probability: dict[int, float] = {}
         self._fresh: set[int] = set()
+        self._guess: dict[int, int] = {}
         self._haze = Random(0).choices(_BLOCKS, k=len(self._tokens))
         self._step = self._nfe = 0
         self._finished = False
@@ -71,6 +80,8 @@ class TerminalView:
         entered = time.perf_counter()
         self._seconds = entered - self._began - self._watching
         self._step, self._nfe = event.step, event.nfe
+        if self._guesses:
+            self._guess = {draft.position: draft.token for draft in event.drafts}
         for commit in event.commits:
             self._write(commit)
         for column in event.inserted:
@@ -112,8 +123,10 @@ class TerminalView:
     def _visible(self) -> list[str]:
         """What each position up to the end of the text looks like."""
         end, shown, spaced = self._end(), [], True
-        for i, piece in enumerate(pieces(self._tokens[:end], self._known[:end], self._token_bytes)):
-            shown.append(piece if self._known[i] else " " * (not spaced) + HAZE * self._haze[i])
+        tokens = [self._guess.get(i, token) for i, token in enumerate(self._tokens[:end])]
+        legible = [known or i in self._guess for i, known in enumerate(self._known[:end])]
+        for i, piece in enumerate(pieces(tokens, legible, self._token_bytes)):
+            shown.append(piece if legible[i] else " " * (not spaced) + HAZE * self._haze[i])
             spaced = shown[i][-1].isspace() if shown[i] else spaced
         return shown
 
@@ -152,6 +165,7 @@ class TerminalView:
         self._haze.insert(column, _BLOCKS[len(self._haze) % len(_BLOCKS)])
         self._probability = {i + (i >= column): p for i, p in self._probability.items()}
         self._fresh = {i + (i >= column) for i in self._fresh}
+        self._guess = {i + (i >= column): token for i, token in self._guess.items()}
 
     def _figures(self) -> Figures:
         holes = [i for i, hole in enumerate(self._editable[: self._end() + 1]) if hole]
