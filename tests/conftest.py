@@ -32,7 +32,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs Chromium, and neither chromium, chromium-browser nor google-chrome is on the PATH")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it lives, no other test may run an event loop in its thread
 def chromium() -> "Iterator[Browser]":
     """The system's browser; for tests marked `browser`."""
     from playwright.sync_api import sync_playwright

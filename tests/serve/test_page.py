@@ -185,10 +185,13 @@ def test_two_models_race_and_the_dashboard_counts_them(opened: Any):
     for lane in race.locator(".lane").all():
         figures = dict(zip(lane.locator("dt").all_inner_texts(), lane.locator("dd").all_inner_texts(), strict=True))
         assert 0 < int(figures["tokens"]) <= 16 and int(figures["NFE"]) > 0 and figures["finished"].endswith("s")
+    race.get_by_role("button", name="B", exact=True).click()
+    race.get_by_text("You prefer B.").wait_for()
     opened.get_by_role("tab", name="Dashboard").click()
     dashboard = opened.locator("#dashboard")
     dashboard.get_by_text("tiny-ar").wait_for()
     assert int(dashboard.locator(".tile", has_text="Requests").locator("strong").inner_text()) >= 2
+    assert dashboard.locator("dl div", has_text="preferences").locator("dd").inner_text() == "1"
 
 
 @pytest.mark.browser

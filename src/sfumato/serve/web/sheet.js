@@ -20,7 +20,7 @@ export class Sheet {
     this.renoise = runButton("Re-noise selected", (signal) => this.#again(signal));
     this.renoise.button.className = "";
     this.influence = influence(this.viewer, () => this.#current);
-    this.feedback = feedback(() => this.#current && { id: this.#current.response.id, text: this.#current.response.text });
+    this.feedback = feedback(() => this.#current && { id: this.#current.response.id, text: this.#current.response.completion });
     this.undo = h("button", { type: "button", onclick: () => this.#undo() }, "Undo");
     this.save = h("button", { type: "button", onclick: () => this.#save() }, "Download as HTML");
     this.facts = h("p", { className: "facts" });
