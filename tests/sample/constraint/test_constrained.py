@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pickle
 import re
 from collections.abc import Callable
 
@@ -178,6 +179,16 @@ def test_every_commit_is_told_and_can_still_become_valid(layout: str, random_mod
             assert constraint._stretch(told, 0)[1].possible
     written_places = range(begin, begin + written.stats.committed)
     assert set(written_places) <= seen.keys()
+
+
+@pytest.mark.parametrize("kind", ["schema", "grammar"])
+def test_constraints_go_to_other_processes(kind: str, random_model: Models, tokenizer: Tokenizer):
+    lark = 'start: "(" start ")" | /[a-c]+/'
+    constraint = json_schema(SCHEMA, tokenizer) if kind == "schema" else grammar(lark, tokenizer)
+    written = random_model("full").generate("Once", max_tokens=40, constraint=constraint)
+    sent = pickle.loads(pickle.dumps(constraint))
+    again = random_model("full").generate("Once", max_tokens=40, constraint=sent)
+    assert again.tokens == written.tokens and sent.shortest == constraint.shortest
 
 
 def test_a_text_that_just_fits_is_whole(random_model: Models, tokenizer: Tokenizer):

@@ -8,8 +8,9 @@ sets, V vocabulary.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +36,12 @@ class Automaton:
     vocab_size: int
     end_id: int
 
-    _steps: dict[tuple[int, int], int | None] = field(default_factory=dict)
+    _steps: dict[tuple[int, int], int | None] = field(default_factory=dict, init=False)
     """What `follow` has found, for the next time."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: nothing that can be computed again."""
+        return Automaton, tuple(getattr(self, f.name) for f in fields(self) if f.init)
 
     @property
     def states(self) -> int:

@@ -53,19 +53,29 @@ def _grammar(text: str, tokenizer: Tokenizer, what: str, reason: str = "") -> "G
     if wrong or matcher.is_error():
         told = messages[0] if messages else matcher.get_error()
         raise ValueError(f"{what}: {reason}{' '.join(told.split())[:300]}")
-    return Grammar(matcher, tokenizer)
+    return Grammar(text, matcher, tokenizer)
+
+
+def _rebuilt(text: str, tokenizer_json: str) -> "Grammar":
+    return _grammar(text, Tokenizer.from_json(tokenizer_json), "grammar")
 
 
 @dataclass(eq=False)
 class Grammar:
     """The texts that a parser takes."""
 
+    text: str
+    """As llguidance reads it."""
     begin: Any
     """A matcher before the first token."""
     tokenizer: Tokenizer
     sequential = True
     _ways: "OrderedDict[tuple[int, ...], list[int] | None]" = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: what it is made of."""
+        return _rebuilt, (self.text, self.tokenizer.to_json())
 
     @property
     def shortest(self) -> int:
