@@ -117,6 +117,8 @@ class Order:
     order: np.ndarray
     begin: np.ndarray
     """Where each key that occurs begins."""
+    size: np.ndarray
+    """How many there are of it."""
     key: np.ndarray
     """The keys that occur, ascending."""
 
@@ -125,7 +127,7 @@ class Order:
         """The order of these keys."""
         order = np.argsort(keys, kind="stable")
         key, begin = np.unique(keys[order], return_index=True)
-        return cls(order, begin, key)
+        return cls(order, begin, np.diff(np.append(begin, len(keys))), key)
 
 
 def from_edges(

@@ -151,16 +151,13 @@ def _look(
     tokens = tokens + [_OPEN] * (places[-1] + 1 - len(tokens))
     plain = dict(zip(places, draw.floored(logits_MV).cpu().numpy(), strict=True))
     sharp, uniforms = plain, None
-    if request.temperature > 0:
+    if request.temperature > 0 and (request.temperature, request.top_k, request.top_p) != (1.0, 0, 1.0):
         sharp = dict(zip(places, draw.softened(logits_MV, index_M, canvas).cpu().numpy(), strict=True))
+    if request.temperature > 0:
         place_L = torch.arange(first, first + len(tokens), device=index_M.device)
         row = index_M[0] // canvas.tokens_BL.shape[1]
         uniforms = rng.uniform(draw.seeds_B[row], place_L, WITH_WHAT).tolist()
     span = range(len(tokens))
-    return Look(
-        tokens,
-        len(request.tokens) - first - len(tokens),
-        [sharp.get(i) for i in span],
-        [plain.get(i) for i in span],
-        uniforms,
-    )
+    told = [plain.get(i) for i in span]
+    after = len(request.tokens) - first - len(tokens)
+    return Look(tokens, after, told if sharp is plain else [sharp.get(i) for i in span], told, uniforms)

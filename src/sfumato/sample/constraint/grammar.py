@@ -11,8 +11,9 @@ unfinished.
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -184,21 +185,22 @@ class Grammar:
     def _searched(self, matcher: Any) -> list[int] | None:
         way: list[int] = []
         while not (matcher.is_accepting() or matcher.is_stopped()):
-            step = matcher.compute_ff_tokens() or list(self._closing(matcher))
+            step = matcher.compute_ff_tokens() or self._closing(matcher)
             if not step or len(way) > _LONGEST_WAY or not matcher.consume_tokens(step):
                 return None
             way += step
         return None if matcher.is_error() else way
 
-    def _closing(self, matcher: Any) -> Iterator[int]:
-        """The token that seems to lead to an end soonest."""
+    def _closing(self, matcher: Any) -> list[int]:
+        """The token that seems to lead to an end soonest; none if nothing is allowed."""
         allowed = self._allowed(matcher)
-        spelled = {self.tokenizer.token_bytes(int(token)): int(token) for token in allowed}
-        for byte in _CLOSERS:
-            if bytes([byte]) in spelled:
-                yield spelled[bytes([byte])]
-                return
-        yield from allowed[:1].tolist()
+        soonest = self._closers[np.isin(self._closers, allowed)]
+        return [*soonest[:1].tolist(), *allowed[:1].tolist()][:1]
+
+    @cached_property
+    def _closers(self) -> np.ndarray:
+        single = {self.tokenizer.token_bytes(token): token for token in range(self.tokenizer.vocab_size)}
+        return np.array([single[bytes([byte])] for byte in _CLOSERS])
 
 
 def _picked(value_C: np.ndarray, uniform: float | None) -> int:
