@@ -26,7 +26,8 @@ from sfumato.text.tokenizer import SPECIAL, Tokenizer
 
 _OPEN = -1
 _CLOSERS = b'"}]):,;0a[({ \n'  # tried in this order where an end is looked for
-_LONGEST_WAY = 256  # tokens
+_LONGEST_WAY = 128  # tokens
+_STUCK = 4  # times the same token in a row
 _WORRY = 2.0  # an end is looked for when the room is less than so many times the last one known
 _TRIES = 8  # other tokens that are tried before the known way is taken
 _MOST_KEPT = 4096
@@ -183,19 +184,19 @@ class Grammar:
                 self._ways.popitem(last=False)
 
     def _searched(self, matcher: Any) -> list[int] | None:
+        """Greedily: what is forced, else what tends to close; something else where that does not help."""
         way: list[int] = []
         while not (matcher.is_accepting() or matcher.is_stopped()):
-            step = matcher.compute_ff_tokens() or self._closing(matcher)
-            if not step or len(way) > _LONGEST_WAY or not matcher.consume_tokens(step):
+            step = matcher.compute_ff_tokens()
+            if not step:
+                allowed = self._allowed(matcher)
+                soonest = self._closers[np.isin(self._closers, allowed)]
+                stuck = len(way) >= _STUCK and len(set(way[-_STUCK:])) == 1
+                step = [int(allowed[len(way) * 7919 % len(allowed)] if stuck or not len(soonest) else soonest[0])]
+            if len(way) > _LONGEST_WAY or not matcher.consume_tokens(step):
                 return None
             way += step
         return None if matcher.is_error() else way
-
-    def _closing(self, matcher: Any) -> list[int]:
-        """The token that seems to lead to an end soonest; none if nothing is allowed."""
-        allowed = self._allowed(matcher)
-        soonest = self._closers[np.isin(self._closers, allowed)]
-        return [*soonest[:1].tolist(), *allowed[:1].tolist()][:1]
 
     @cached_property
     def _closers(self) -> np.ndarray:
