@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,18 @@ def test_a_worker_that_is_killed_is_replaced(folder: Path):
         await until(lambda: workers.ready)
         assert workers.lost == 1 and workers.outstanding == 0
         assert await written(workers, job(workers, "Tom", id="again"))
+
+    serve(WorkerConfig({"m": str(folder)}, threads=1), test)
+
+
+def test_what_cannot_be_sent_ends_itself_and_nothing_else(folder: Path, caplog: pytest.LogCaptureFixture):
+    async def test(workers: Workers) -> None:
+        bad = job(workers, "Tom", id="bad")
+        bad = replace(bad, rows=(replace(bad.rows[0], sampler=lambda: None),))
+        with pytest.raises(WorkerLost, match="cannot be handed"):
+            await anext(workers.run(bad))
+        assert await written(workers, job(workers, "Tom", id="good")) and workers.outstanding == 0
+        assert "cannot be handed" in caplog.text
 
     serve(WorkerConfig({"m": str(folder)}, threads=1), test)
 

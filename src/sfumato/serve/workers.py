@@ -234,7 +234,7 @@ class Workers:
         theirs.close()
         worker = self._workers[number] = _Worker(number, process, pipe)
         threading.Thread(target=self._read, args=(worker,), daemon=True).start()
-        threading.Thread(target=_write, args=(worker,), daemon=True).start()
+        threading.Thread(target=self._write, args=(worker,), daemon=True).start()
         for name, path in self.config.models.items():
             reply = await self._load(worker, name, path, self.versions[name])
             if reply.error:
@@ -260,6 +260,22 @@ class Workers:
                 self._loop.call_soon_threadsafe(self._mourn, worker)
             except RuntimeError:  # the loop is closed
                 pass
+
+    def _write(self, worker: _Worker) -> None:
+        """The writing thread of a worker's pipe: a full pipe must not block the event loop."""
+        while True:
+            message = worker.outbox.get()
+            try:
+                worker.pipe.send(message)
+            except OSError:
+                return  # it is gone; the reading thread notices
+            except Exception:  # what cannot be pickled; nothing of it was sent
+                log.exception("a request cannot be handed to a worker")
+                if isinstance(message, (Job, Probe)):
+                    lost = Update(message.id, error="this request cannot be handed to a worker", fault=True)
+                    self._loop.call_soon_threadsafe(self._hear, worker, News([lost]))
+            if message is None:
+                return
 
     def _hear(self, worker: _Worker, message: News | Loaded) -> None:
         if isinstance(message, Loaded):
@@ -308,16 +324,6 @@ class Workers:
                 return
             except (ValueError, OSError) as error:
                 log.error("cannot start worker %d again: %s", number, error)
-
-
-def _write(worker: _Worker) -> None:
-    """The writing thread of a worker's pipe: a full pipe must not block the event loop."""
-    try:
-        while (message := worker.outbox.get()) is not None:
-            worker.pipe.send(message)
-        worker.pipe.send(None)
-    except (OSError, ValueError):
-        pass  # it is gone; the reading thread notices
 
 
 def _end(process: multiprocessing.process.BaseProcess) -> None:
