@@ -15,6 +15,8 @@ from sfumato.sample.language_model import LanguageModel
 from sfumato.sample.prefix import PrefixStore
 from sfumato.sample.trace import Event
 
+_OWNERS = 1024  # of which it is remembered when they were served last
+
 log = logging.getLogger(__name__)
 ModelKey = tuple[str, str]  # name and version
 
@@ -98,7 +100,7 @@ class Engine:
         self._lanes: dict[ModelKey, _Lane] = {}
         self._waiting: dict[str, deque[tuple[Job, int]]] = {}  # by owner
         self._probes: deque[Probe] = deque()
-        self._served: Counter[str] = Counter()  # when an owner's last row began, in rows of all owners
+        self._served: dict[str, int] = {}  # when an owner's last row began, in rows of all owners
         self._clock = count(1)
         self._past = Stats()  # of models that are gone
 
@@ -174,7 +176,7 @@ class Engine:
         held = Counter(running.job.owner for lane in self._lanes.values() for running in lane.running.values())
         free = self.rows - held.total()
         while free > 0 and self._waiting:
-            owner = min(self._waiting, key=lambda name: (held[name], self._served[name]))
+            owner = min(self._waiting, key=lambda name: (held[name], self._served.get(name, 0)))
             job, row = self._waiting[owner].popleft()
             if not self._waiting[owner]:
                 del self._waiting[owner]
@@ -186,6 +188,10 @@ class Engine:
             held[owner] += 1
             self._served[owner] = next(self._clock)
             free -= 1
+        if len(self._served) > _OWNERS:  # those that have nothing here now are as good as new
+            self._served = {
+                owner: when for owner, when in self._served.items() if held[owner] or owner in self._waiting
+            }
 
     def _answer(self, probe: Probe) -> Update:
         model = self._lanes[probe.model, probe.version].model
