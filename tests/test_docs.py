@@ -39,7 +39,7 @@ def test_commands_run(page, workplace, capfd):
             continue
         program, *words = shlex.split(line, comments=True)
         assert program == "sfumato", line
-        code = main([*words, *(SHORTER if words[0] == "train" else [])])
+        code = main([*words, *(SHORTER if words[0] in ("train", "tune") else [])])
         assert code == 0, (line, capfd.readouterr().err)
 
 

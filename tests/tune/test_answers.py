@@ -1,6 +1,7 @@
 """Tuning: the loss is where it should be, answers end, and the template is kept."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from sfumato.data.cache import open_corpora
 from sfumato.sample.language_model import LanguageModel
 from sfumato.text.chat import ChatTemplate
 from sfumato.text.tokenizer import Tokenizer
-from sfumato.train.loop import _described, train, turns
+from sfumato.train.loop import _described, _thinned, train, turns
 from sfumato.tune.answers import tune
 
 ANSWERS = {"red": "a b", "blue": "c", "green": "d e f g", "black": "a d"}
@@ -87,6 +88,16 @@ def test_only_answers_are_noised_and_scored(data: Path, tmp_path: Path):
     assert ((batch.position_BL.max(dim=1).values + 1) % 8 == 0).all()  # the last piece fills its block
 
 
+def test_default_blocks_keep_the_end_from_coming_early(data: Path, tmp_path: Path):
+    tokenizer = Tokenizer.train(["a b"], 263)
+    full, any_size = recipe(data, tmp_path), recipe(data, tmp_path, block=48)
+    any_size = replace(any_size, model=replace(any_size.model, smallest_block=4))
+    assert _described(full, tokenizer, ChatTemplate()).sampler["block"] == 32
+    assert _described(any_size, tokenizer, ChatTemplate()).sampler["block"] == 8
+    assert _described(any_size, tokenizer, None).sampler["block"] == 16
+    assert turns(_described(any_size, tokenizer, ChatTemplate())).block == 8
+
+
 def test_the_bundle_keeps_the_template_and_a_plain_one_has_none(data: Path, tmp_path: Path):
     init = base(data, tmp_path, 8)
     wanted = recipe(data, tmp_path, block=8, init=init)
@@ -99,8 +110,6 @@ def test_the_bundle_keeps_the_template_and_a_plain_one_has_none(data: Path, tmp_
 
 
 def test_fewer_layers_start_from_evenly_chosen_ones(data: Path, tmp_path: Path):
-    from dataclasses import replace
-
     init = base(data, tmp_path, 0)
     wanted = recipe(data, tmp_path, init=init, lr=0.0, matrix_lr=0.0, ema=0.0)
     for layers, chosen in ((1, [0]), (2, [0, 1])):
@@ -109,8 +118,6 @@ def test_fewer_layers_start_from_evenly_chosen_ones(data: Path, tmp_path: Path):
         new, old = (LanguageModel.load(path, "cpu").denoiser.state_dict() for path in (folder, init))
         for i, j in enumerate(chosen):
             torch.testing.assert_close(new[f"blocks.{i}.gate.weight"], old[f"blocks.{j}.gate.weight"])
-    from sfumato.train.loop import _thinned
-
     layers = {f"blocks.{i}.x": torch.tensor(i) for i in range(6)}
     assert [int(t) for t in _thinned(layers, 6, 4).values()] == [0, 2, 3, 5]
 
@@ -153,3 +160,15 @@ def test_mistakes_are_one_line(data: Path, tmp_path: Path):
     silent.write_text('{"messages": [{"role": "user", "content": "x"}]}\n')
     with pytest.raises(ValueError, match="no text in it"):
         tune(recipe(silent, tmp_path, init=init), tmp_path / "run")
+
+
+def test_the_bundled_model_answers_and_ends():
+    model = LanguageModel.load("tiny-chat", "cpu")
+    assert model.chat_template == ChatTemplate()
+    asked = [{"role": "user", "content": "Who are you?"}]
+    for seed in range(3):
+        answer = model.reply(asked, max_tokens=64, seed=seed)
+        assert answer.finish_reason == "stop" and "Sfumato" in answer.completion
+    asked += [{"role": "assistant", "content": "I am Sfumato."}, {"role": "user", "content": "Thank you!"}]
+    answer = model.reply(asked, max_tokens=32)
+    assert answer.finish_reason == "stop" and answer.completion.strip()

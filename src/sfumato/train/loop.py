@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sfumato.config import ModelConfig, Recipe
+from sfumato.config import Recipe
 from sfumato.data.batches import Stream
 from sfumato.data.cache import Corpus, Progress, open_corpora
 from sfumato.data.sources import content_key
@@ -150,7 +150,9 @@ def _described(recipe: Recipe, tokenizer: Tokenizer, chat: ChatTemplate | None) 
         )
     model = dataclasses.replace(recipe.model, vocab_size=tokenizer.vocab_size, gap_head=grows)
     layout = "causal" if process.shift else "block" if model.block else "full"
-    sampler = {"sampler": _SAMPLERS.get(process.name, "ancestral"), "temperature": 0.7} | _block(model)
+    sampler: dict[str, Any] = {"sampler": _SAMPLERS.get(process.name, "ancestral"), "temperature": 0.7}
+    if model.smallest_block:  # it may choose: large enough to be parallel, and for answers small enough to end late
+        sampler["block"] = max(model.smallest_block, min(8 if chat else 16, model.block))
     if chat and layout == "full" and process.name == "masked":
         # Sure of the end long before the answer, a canvas that is one block would be closed from its far side.
         sampler["block"] = min(32, model.context)
@@ -222,11 +224,6 @@ def _thinned(state: dict[str, torch.Tensor], layers: int, wanted: int) -> dict[s
         own = f"blocks.{old}."
         kept |= {f"blocks.{new}.{n.removeprefix(own)}": tensor for n, tensor in state.items() if n.startswith(own)}
     return kept
-
-
-def _block(model: ModelConfig) -> dict[str, int]:
-    """What a new bundle writes with where it may choose: blocks of about 16 tokens, large enough to be parallel."""
-    return {"block": max(model.smallest_block, min(16, model.block))} if model.smallest_block else {}
 
 
 @contextlib.contextmanager
