@@ -20,12 +20,12 @@ export function settings({ tokens }) {
   const number = (name, attributes) => h("input", { type: "number", name, inputMode: "decimal", ...attributes });
   const controls = {
     max_tokens: number("max_tokens", { min: 1, step: 1, value: tokens }),
-    sampler: h("select", { name: "sampler" }, h("option", { value: "" }, "the model's own"),
+    sampler: h("select", { name: "sampler" }, h("option", { value: "" }, "the model's"),
       ...SAMPLERS.map((name) => h("option", { value: name }, name.replaceAll("_", " ")))),
-    steps: number("steps", { min: 1, step: 1, placeholder: "as suits the sampler" }),
-    temperature: number("temperature", { min: 0, step: "any", placeholder: "the model's own" }),
+    steps: number("steps", { min: 1, step: 1, placeholder: "the sampler's" }),
+    temperature: number("temperature", { min: 0, step: "any", placeholder: "the model's" }),
     threshold: number("threshold", { min: 0, max: 1, step: "any", placeholder: "0.9" }),
-    seed: number("seed", { min: 0, step: 1, placeholder: "a new one each time" }),
+    seed: number("seed", { min: 0, step: 1, placeholder: "any" }),
   };
   const labels = { max_tokens: "Tokens of an open end", sampler: "Sampler", steps: "Steps", temperature: "Temperature",
     threshold: "Threshold", seed: "Seed" };
