@@ -16,17 +16,18 @@ export function modelChoice(models, chosen) {
 }
 
 // The folded settings; values() holds those that the reader has set, the others are the model's own.
-export function settings({ tokens }) {
+export function settings({ tokens, sampler = "", steps = "" }) {
   const number = (name, attributes) => h("input", { type: "number", name, inputMode: "decimal", ...attributes });
   const controls = {
     max_tokens: number("max_tokens", { min: 1, step: 1, value: tokens }),
     sampler: h("select", { name: "sampler" }, h("option", { value: "" }, "the model's"),
       ...SAMPLERS.map((name) => h("option", { value: name }, name.replaceAll("_", " ")))),
-    steps: number("steps", { min: 1, step: 1, placeholder: "the sampler's" }),
+    steps: number("steps", { min: 1, step: 1, placeholder: "the sampler's", value: steps }),
     temperature: number("temperature", { min: 0, step: "any", placeholder: "the model's" }),
     threshold: number("threshold", { min: 0, max: 1, step: "any", placeholder: "0.9" }),
     seed: number("seed", { min: 0, step: 1, placeholder: "any" }),
   };
+  controls.sampler.value = sampler;
   const labels = { max_tokens: "Tokens of an open end", sampler: "Sampler", steps: "Steps", temperature: "Temperature",
     threshold: "Threshold", seed: "Seed" };
   const grid = h("div", { className: "fields" }, ...Object.entries(controls).map(([name, it]) => field(labels[name], it)));
