@@ -32,7 +32,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs Chromium, and neither chromium, chromium-browser nor google-chrome is on the PATH")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it lives, no other test may run an event loop in its thread
 def chromium() -> "Iterator[Browser]":
     """The system's browser; for tests marked `browser`."""
     from playwright.sync_api import sync_playwright
@@ -48,7 +48,7 @@ def chromium() -> "Iterator[Browser]":
 def page(chromium: "Browser") -> "Iterator[Page]":
     """A fresh page that moves nothing, on which any error of a script or of the policy fails the test."""
     context = chromium.new_context(reduced_motion="reduce")
-    context.set_default_timeout(8000)
+    context.set_default_timeout(30_000)
     page, errors = context.new_page(), []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

@@ -60,8 +60,10 @@ class Here:
         return [json.loads(line) for line in lines[:-1]]
 
 
-def talking(folder: Path) -> Path:
+@pytest.fixture(scope="session")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model with a chat template: it knows no conversations, but answers them."""
+    folder = tmp_path_factory.mktemp("models") / "talk"
     shutil.copytree(find_bundle("tiny"), folder)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"chat": ChatTemplate().to_dict()}), "utf-8")
@@ -69,13 +71,13 @@ def talking(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Here]]:
+def make(talk: Path) -> Iterator[Callable[..., Here]]:
     """Makes an application with other options; its workers are everybody's."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     models = {name: str(find_bundle(name)) for name in ("tiny", "tiny-ar")}
-    models["talk"] = str(talking(tmp_path_factory.mktemp("models") / "talk"))
+    models["talk"] = str(talk)
     workers = Workers(WorkerConfig(models, threads=1, dtype="float32"))
     asyncio.run_coroutine_threadsafe(workers.start(), loop).result(60)
     yield lambda options=None, **others: Here(loop, workers, options, **others)

@@ -54,12 +54,12 @@ class Served(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, talk: Path) -> Iterator[Served]:
     """`sfumato serve` with a key and a database."""
     folder = tmp_path_factory.mktemp("served")
     keys, database = folder / "keys", folder / "feedback.db"
     keys.write_text(f"page:{KEY}\n", encoding="utf-8")
-    flags = ["--model", "tiny,tiny-ar", "--port", "0", "--threads", "1", "--dtype", "float32", "--grace", "0"]
+    flags = ["--model", f"tiny,tiny-ar,{talk}", "--port", "0", "--threads", "1", "--dtype", "float32", "--grace", "0"]
     flags += ["--api-key-file", str(keys), "--feedback-url", f"sqlite:///{database}"]
     command = [sys.executable, "-m", "sfumato", "serve", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -134,6 +134,29 @@ def test_a_text_is_written_scrubbed_denoised_anew_and_judged(opened: Any, served
 
 
 @pytest.mark.browser
+def test_a_conversation_goes_on_from_the_answer_that_is_left(opened: Any):
+    opened.get_by_role("tab", name="Chat").click()
+    panel = opened.locator("#chat")
+    assert panel.get_by_label("Model").locator("option").all_inner_texts() == ["talk"]
+    message, send = panel.get_by_label("Message"), panel.get_by_role("button", name="Send", exact=True)
+    panel.get_by_text("Settings").click()
+    panel.get_by_label("Tokens of an open end").fill("8")
+    asked = []
+    opened.on("request", lambda request: asked.append(request.post_data_json) if "chat" in request.url else None)
+    for question in ("Who are you?", "Why?"):
+        message.fill(question)
+        message.press("Enter")
+        send.wait_for()
+    panel.get_by_role("button", name="Regenerate").click()
+    panel.get_by_role("button", name="Regenerate").wait_for()
+    roles = [[one["role"] for one in body["messages"]] for body in asked[-3:]]
+    assert roles == [["user"], ["user", "assistant", "user"], ["user", "assistant", "user"]]
+    assert panel.locator(".turn").count() == 4
+    panel.get_by_role("button", name="Bad").last.click()
+    panel.get_by_text("Thank you.").wait_for()
+
+
+@pytest.mark.browser
 def test_influence_shades_what_made_a_token_likely(opened: Any):
     panel = opened.locator("#write")
     panel.get_by_label("Prompt, or a text with holes").fill("Once upon a time there was a {3}.")
@@ -162,10 +185,13 @@ def test_two_models_race_and_the_dashboard_counts_them(opened: Any):
     for lane in race.locator(".lane").all():
         figures = dict(zip(lane.locator("dt").all_inner_texts(), lane.locator("dd").all_inner_texts(), strict=True))
         assert 0 < int(figures["tokens"]) <= 16 and int(figures["NFE"]) > 0 and figures["finished"].endswith("s")
+    race.get_by_role("button", name="B", exact=True).click()
+    race.get_by_text("You prefer B.").wait_for()
     opened.get_by_role("tab", name="Dashboard").click()
     dashboard = opened.locator("#dashboard")
     dashboard.get_by_text("tiny-ar").wait_for()
     assert int(dashboard.locator(".tile", has_text="Requests").locator("strong").inner_text()) >= 2
+    assert dashboard.locator("dl div", has_text="preferences").locator("dd").inner_text() == "1"
 
 
 @pytest.mark.browser
@@ -196,6 +222,9 @@ def test_a_phone_needs_no_sideways_scrolling_and_the_key_is_asked_for(page: Any,
     page.get_by_role("dialog").get_by_label("API key").fill(KEY)
     page.get_by_role("button", name="Use it").click()
     page.locator("#write textarea").first.wait_for()
+    page.get_by_role("button", name="Switch to dark").click()
+    page.reload()
+    page.get_by_role("button", name="Switch to light").wait_for()
     for name in ("Write", "Chat", "Infill", "Race", "Dashboard"):
         page.get_by_role("tab", name=name).click()
         assert page.locator(f"#{name.lower()}").is_visible()

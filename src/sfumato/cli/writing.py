@@ -85,6 +85,7 @@ def write(
     *,
     template: bool = False,
     length: int | None = None,
+    form: "Callable[[LanguageModel], dict[str, Any]] | None" = None,
 ) -> None:
     """Write `options.n` texts, one after the other, so that a seed gives the same text alone and among others.
 
@@ -95,6 +96,7 @@ def write(
         out: where the texts go: in a terminal as a view that moves, else as plain text or JSON.
         template: whether the text has holes.
         length: tokens to write exactly; None = up to `max_tokens`.
+        form: from a model to the option `constraint` of its method, or none.
 
     Raises:
         ValueError: a flag, a text or a model that cannot be used.
@@ -111,6 +113,7 @@ def write(
         raise ConfigError("--html: shows how one text is written, not a choice among several; leave one of them out")
     settings = {"max_tokens": options.max_tokens, **options.settings()}
     settings |= control.settings() | ({} if length is None else {"length": length})
+    settings |= form(model) if form else {}
     for i in range(options.n):
         seed, details = options.seed + i * control.texts, None
         run = partial(method(model), text, seed=seed, **settings)

@@ -1,13 +1,14 @@
 """What a text must satisfy, as clients say it: regex, choice, grammar, a response format, or a call of a tool."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sfumato.sample.front import Front
+from sfumato.sample.constraint import Constraint, choice, grammar, json_object, json_schema, regex
 from sfumato.serve.errors import BadRequest
 from sfumato.serve.schemas import ChatRequest, Function, NamedTool, SchemaFormat, Settings
-from sfumato.text.prompt import Row
+from sfumato.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,25 @@ class Wanted:
             raise BadRequest(f"{names}: a text can satisfy one of them; leave the others out", found[1].param)
         return found[0] if found else None
 
-    def build(self, front: Front, row: Row) -> Any:
-        """The constraint for a row. May take long: run it beside the event loop.
+    def build(self, tokenizer: Tokenizer) -> Constraint:
+        """The constraint. May take long: run it beside the event loop.
 
         Raises:
-            BadRequest: it makes no sense, is too large, or cannot be satisfied in the row.
+            BadRequest: it makes no sense, is too large, or no text satisfies it.
         """
-        raise BadRequest(f"{self.param}: this server cannot constrain texts", self.param, "unsupported_value")
+        try:
+            return _BUILDERS[self.kind](self.value, tokenizer)
+        except ValueError as error:
+            raise BadRequest(" ".join(str(error).split()), self.param) from None
+
+
+_BUILDERS: dict[str, Callable[[Any, Tokenizer], Constraint]] = {
+    "regex": regex,
+    "choice": choice,
+    "grammar": grammar,
+    "json_schema": json_schema,
+    "json_object": lambda _, tokenizer: json_object(tokenizer),
+}
 
 
 def _format(body: ChatRequest) -> Wanted | None:

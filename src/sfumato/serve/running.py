@@ -9,8 +9,8 @@ from fastapi import Request
 
 from sfumato.sample.influence import Influence
 from sfumato.serve.engine import Job, Probe, Update
-from sfumato.serve.errors import ApiError, BadRequest
-from sfumato.serve.service import Service
+from sfumato.serve.errors import ApiError, from_value_error
+from sfumato.serve.service import FIELDS, Service
 from sfumato.serve.streams import RowView
 from sfumato.serve.task import Task
 from sfumato.serve.workers import Busy, WorkerLost
@@ -55,7 +55,7 @@ async def _written(
     async with aclosing(_until(http, service.workers.run(job))) as updates:
         async for update in updates:
             if update.error:
-                raise BadRequest(update.error)
+                raise from_value_error(ValueError(update.error), FIELDS)
             view = task.views[update.row]
             if update.event is None or view.finish:
                 continue
@@ -159,7 +159,7 @@ async def answer_of(service: Service, http: Request, probe: Probe) -> Influence:
         async with aclosing(_until(http, service.workers.run(probe))) as updates:
             async for update in updates:
                 if update.error:
-                    raise BadRequest(update.error, "position" if update.error.startswith("position") else None)
+                    raise from_value_error(ValueError(update.error), FIELDS)
                 if update.influence:
                     return update.influence
     raise Gone

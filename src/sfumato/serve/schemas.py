@@ -56,7 +56,7 @@ class Settings(Strict):
     remask: Literal[STRATEGIES] | None = None  # pyrefly: ignore[not-a-type]
     eta: Annotated[float, Field(ge=0)] | None = None
     kappa: Probability | None = None
-    corrections: Annotated[int, Field(ge=0, le=1000)] | None = None
+    corrections: Annotated[int, Field(ge=0, le=32)] | None = None
     sites: Annotated[int, Field(ge=1, le=1000)] | None = None
     edit_threshold: Probability | None = None
     edit_steps: Annotated[int, Field(ge=0, le=1000)] | None = None

@@ -140,10 +140,12 @@ def new_task(
     """
     front = model.front
     options = {name: value for name in _SETTINGS if (value := getattr(body, name)) is not None}
+    constraint = wanted.build(front.tokenizer) if wanted else None
+    if constraint and constraint.sequential and body.sampler is None:
+        options["sampler"] = "left_to_right"
     plan = front.plan(options | {"block": body.block_length}, in_sight=in_sight)
     rows, views = [], []
     for one in asked:
-        others = {"constraint": wanted.build(front, one.row)} if wanted else {}
         row = plan.request(
             one.row.tokens,
             one.row.editable,
@@ -153,7 +155,7 @@ def new_task(
             drafts=drafts,
             gaps=one.row.gaps,
             limit=one.row.limit,
-            **others,
+            constraint=constraint,
         )
         rows.append(row)
         blocks = row.blocks(front.layout)

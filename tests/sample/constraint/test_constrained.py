@@ -1,7 +1,7 @@
 """Constraints in the decoder: every sampler, layout and mixture of rows."""
 
-import itertools
 import json
+import pickle
 import re
 from collections.abc import Callable
 
@@ -64,7 +64,7 @@ def decode(oracle: Oracle, constraint: Constraint, sampler, steps: int, rows: in
 
 def test_one_step_draws_from_the_product_given_that_it_is_valid(oracle: Oracle):
     accepted = some_texts(oracle)
-    texts = torch.tensor(decode(oracle, Regular(automaton(accepted)), Order("confidence"), 1, 2000))
+    texts = torch.tensor(decode(oracle, Regular(automaton(accepted)), Order("confidence"), 1, 1000))
     site_LX = torch.stack([oracle.joint.sum(dim=[j for j in range(LENGTH) if j != i]) for i in range(LENGTH)])
     law_T = torch.stack([site_LX[range(LENGTH), list(text)].prod() for text in oracle.texts_TL.tolist()])
     valid_T = torch.tensor([tuple(text) in accepted for text in oracle.texts_TL.tolist()])
@@ -86,7 +86,7 @@ def test_one_step_at_temperature_0_writes_the_best_valid_text(oracle: Oracle):
 def test_a_constraint_that_takes_everything_changes_no_law(oracle: Oracle):
     everything = Regular(automaton(set(map(tuple, oracle.texts_TL.tolist()))))
     for sampler in (LeftToRight(), Order("confidence")):
-        texts = torch.tensor(decode(oracle, everything, sampler, LENGTH, 1000))
+        texts = torch.tensor(decode(oracle, everything, sampler, LENGTH, 400))
         assert agree(oracle, texts, oracle.probability_T)
 
 
@@ -95,20 +95,20 @@ def test_a_constraint_that_takes_everything_changes_no_law(oracle: Oracle):
 def test_every_sampler_writes_valid_texts(sampler: str, layout: str, random_model: Models, tokenizer: Tokenizer):
     model = random_model(layout)
     form, document = regex(PATTERN, tokenizer), json_schema(SCHEMA, tokenizer)
-    for temperature, steps, block in itertools.product((0.0, 1.0), (None, 7), (0, 8)):
+    for temperature, steps, block in ((0.0, None, 8), (1.0, 7, 8), (1.0, None, 0), (0.0, 3, 16)):
         if sampler == "left_to_right" and steps:
             continue
         options = {"sampler": sampler, "temperature": temperature, "steps": steps, "block": block, "seed": 3}
         written = model.generate("Once", max_tokens=24, constraint=form, **options)
         assert re.fullmatch(PATTERN, written.completion) and written.finish_reason == "stop"
-        written = model.generate("Once", max_tokens=48, constraint=document, **options | {"top_k": 3, "top_p": 0.5})
+        written = model.generate("Once", max_tokens=40, constraint=document, **options | {"top_k": 3, "top_p": 0.5})
         jsonschema.validate(json.loads(written.completion), SCHEMA)
         assert steps is None or written.stats.nfe <= steps
 
 
 def test_the_autoregressive_twin_too(random_model: Models, tokenizer: Tokenizer):
     model = random_model("causal")
-    for seed, temperature in itertools.product(range(3), (0.0, 1.0)):
+    for seed, temperature in ((0, 0.0), (1, 1.0)):
         options = {"temperature": temperature, "seed": seed}
         written = model.generate("Once", max_tokens=24, constraint=regex(PATTERN, tokenizer), **options)
         assert re.fullmatch(PATTERN, written.completion)
@@ -175,9 +175,19 @@ def test_every_commit_is_told_and_can_still_become_valid(layout: str, random_mod
             seen[commit.position] = commit.token
         told = [seen.get(place, -1) for place in range(begin, len(row))]
         if -1 in told and not event.done:
-            assert constraint._stretch(told, 0)[1].possible
+            assert constraint._stretch(told, 0, [None] * len(told))[1].possible
     written_places = range(begin, begin + written.stats.committed)
     assert set(written_places) <= seen.keys()
+
+
+@pytest.mark.parametrize("kind", ["schema", "grammar"])
+def test_constraints_go_to_other_processes(kind: str, random_model: Models, tokenizer: Tokenizer):
+    lark = 'start: "(" start ")" | /[a-c]+/'
+    constraint = json_schema(SCHEMA, tokenizer) if kind == "schema" else grammar(lark, tokenizer)
+    written = random_model("full").generate("Once", max_tokens=40, constraint=constraint)
+    sent = pickle.loads(pickle.dumps(constraint))
+    again = random_model("full").generate("Once", max_tokens=40, constraint=sent)
+    assert again.tokens == written.tokens and sent.shortest == constraint.shortest
 
 
 def test_a_text_that_just_fits_is_whole(random_model: Models, tokenizer: Tokenizer):

@@ -84,8 +84,8 @@ def drawn(constraint: Regular, tokenizer: Tokenizer, room: int, seed: int, sharp
     random = np.random.default_rng(seed)
     log_p = [random.normal(size=tokenizer.vocab_size) * sharp for _ in range(room)]
     uniforms = rng.uniform(torch.tensor(seed), torch.arange(room)).tolist()
-    stretch = Stretch(constraint.automaton, 0, [OPEN] * room, 0)
-    tokens = stretch.best(log_p) if seed == 0 else stretch.draw(log_p, uniforms)
+    stretch = Stretch(constraint.automaton, 0, [OPEN] * room, 0, log_p)
+    tokens = stretch.best() if seed == 0 else stretch.draw(uniforms)
     assert constraint.complete(tokens)
     return tokenizer.decode(tokens)
 

@@ -74,8 +74,10 @@ def json_schema(schema: Mapping[str, Any] | bool | str, tokenizer: Tokenizer) ->
         except NotRegular as error:
             reason = str(error)
             break
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"json_schema: {str(error) or 'nested too deeply'}") from None
+        except RecursionError:
+            raise ValueError("json_schema: nested too deeply; write it with $ref") from None
+        except ValueError as error:
+            raise ValueError(f"json_schema: {error}") from None
         if automaton is None:
             why = documents.impossible[0] if documents.impossible else "it refers to itself without an end"
             raise ValueError(f"json_schema: no document is valid: {why}")

@@ -8,8 +8,9 @@ sets, V vocabulary.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +36,12 @@ class Automaton:
     vocab_size: int
     end_id: int
 
-    _steps: dict[tuple[int, int], int | None] = field(default_factory=dict)
+    _steps: dict[tuple[int, int], int | None] = field(default_factory=dict, init=False)
     """What `follow` has found, for the next time."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: nothing that can be computed again."""
+        return Automaton, tuple(getattr(self, f.name) for f in fields(self) if f.init)
 
     @property
     def states(self) -> int:
@@ -112,6 +117,8 @@ class Order:
     order: np.ndarray
     begin: np.ndarray
     """Where each key that occurs begins."""
+    size: np.ndarray
+    """How many there are of it."""
     key: np.ndarray
     """The keys that occur, ascending."""
 
@@ -120,7 +127,7 @@ class Order:
         """The order of these keys."""
         order = np.argsort(keys, kind="stable")
         key, begin = np.unique(keys[order], return_index=True)
-        return cls(order, begin, key)
+        return cls(order, begin, np.diff(np.append(begin, len(keys))), key)
 
 
 def from_edges(

@@ -19,7 +19,6 @@ from sfumato.process import Process
 from sfumato.sample.categorical import WITH_WHAT, Draw
 from sfumato.sample.constraint.seam import Look
 from sfumato.sample.rows import Request
-from sfumato.sample.sampler import open_in_block
 
 _OPEN = -1
 _AHEAD = 32  # places beyond the first open one that are looked at for tokens without an alternative
@@ -94,19 +93,21 @@ def kept(requests: Sequence[Request], before: Canvas, after: Canvas, draw: Draw)
         draw: of this step.
     """
     canvas = after
-    for row, request in enumerate(requests):
-        if request.constraint is None:
-            continue
-        if request.constraint.sequential and draw.decided_BL is not None:
+    rows = [row for row, request in enumerate(requests) if request.constraint is not None]
+    active_BL = after.memory["block_BL"] == after.memory["active_B"][:, None] if rows else None
+    for row in rows:
+        request, constraint = requests[row], requests[row].constraint
+        assert constraint is not None and active_BL is not None
+        if constraint.sequential and draw.decided_BL is not None:
             canvas = _in_order(row, before, canvas, draw.decided_BL[row])
-        open_L = open_in_block(canvas)[row]
+        open_L = canvas.open_BL[row] & active_BL[row]
         places = open_L.nonzero().flatten().tolist()
         if not places:
             continue
         first, tokens = _known(request, canvas, row)
         upto = min(places[-1] + 1, places[0] + _AHEAD) - first
         tokens += [_OPEN] * (upto - len(tokens))
-        forced = request.constraint.forced(tokens, len(request.tokens) - first - len(tokens))
+        forced = constraint.forced(tokens, len(request.tokens) - first - len(tokens))
         known = [(place, forced[place - first]) for place in places if place - first < len(forced)]
         known = [(place, token) for place, token in known if token != _OPEN]
         if known:
@@ -150,16 +151,13 @@ def _look(
     tokens = tokens + [_OPEN] * (places[-1] + 1 - len(tokens))
     plain = dict(zip(places, draw.floored(logits_MV).cpu().numpy(), strict=True))
     sharp, uniforms = plain, None
-    if request.temperature > 0:
+    if request.temperature > 0 and (request.temperature, request.top_k, request.top_p) != (1.0, 0, 1.0):
         sharp = dict(zip(places, draw.softened(logits_MV, index_M, canvas).cpu().numpy(), strict=True))
+    if request.temperature > 0:
         place_L = torch.arange(first, first + len(tokens), device=index_M.device)
         row = index_M[0] // canvas.tokens_BL.shape[1]
         uniforms = rng.uniform(draw.seeds_B[row], place_L, WITH_WHAT).tolist()
     span = range(len(tokens))
-    return Look(
-        tokens,
-        len(request.tokens) - first - len(tokens),
-        [sharp.get(i) for i in span],
-        [plain.get(i) for i in span],
-        uniforms,
-    )
+    told = [plain.get(i) for i in span]
+    after = len(request.tokens) - first - len(tokens)
+    return Look(tokens, after, told if sharp is plain else [sharp.get(i) for i in span], told, uniforms)

@@ -11,8 +11,9 @@ unfinished.
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from sfumato.text.tokenizer import SPECIAL, Tokenizer
 
 _OPEN = -1
 _CLOSERS = b'"}]):,;0a[({ \n'  # tried in this order where an end is looked for
-_LONGEST_WAY = 256  # tokens
+_LONGEST_WAY = 128  # tokens
+_STUCK = 4  # times the same token in a row
 _WORRY = 2.0  # an end is looked for when the room is less than so many times the last one known
 _TRIES = 8  # other tokens that are tried before the known way is taken
 _MOST_KEPT = 4096
@@ -53,19 +55,29 @@ def _grammar(text: str, tokenizer: Tokenizer, what: str, reason: str = "") -> "G
     if wrong or matcher.is_error():
         told = messages[0] if messages else matcher.get_error()
         raise ValueError(f"{what}: {reason}{' '.join(told.split())[:300]}")
-    return Grammar(matcher, tokenizer)
+    return Grammar(text, matcher, tokenizer)
+
+
+def _rebuilt(text: str, tokenizer_json: str) -> "Grammar":
+    return _grammar(text, Tokenizer.from_json(tokenizer_json), "grammar")
 
 
 @dataclass(eq=False)
 class Grammar:
     """The texts that a parser takes."""
 
+    text: str
+    """As llguidance reads it."""
     begin: Any
     """A matcher before the first token."""
     tokenizer: Tokenizer
     sequential = True
     _ways: "OrderedDict[tuple[int, ...], list[int] | None]" = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: what it is made of."""
+        return _rebuilt, (self.text, self.tokenizer.to_json())
 
     @property
     def shortest(self) -> int:
@@ -172,23 +184,24 @@ class Grammar:
                 self._ways.popitem(last=False)
 
     def _searched(self, matcher: Any) -> list[int] | None:
+        """Greedily: what is forced, else what tends to close; something else where that does not help."""
         way: list[int] = []
         while not (matcher.is_accepting() or matcher.is_stopped()):
-            step = matcher.compute_ff_tokens() or list(self._closing(matcher))
-            if not step or len(way) > _LONGEST_WAY or not matcher.consume_tokens(step):
+            step = matcher.compute_ff_tokens()
+            if not step:
+                allowed = self._allowed(matcher)
+                soonest = self._closers[np.isin(self._closers, allowed)]
+                stuck = len(way) >= _STUCK and len(set(way[-_STUCK:])) == 1
+                step = [int(allowed[len(way) * 7919 % len(allowed)] if stuck or not len(soonest) else soonest[0])]
+            if len(way) > _LONGEST_WAY or not matcher.consume_tokens(step):
                 return None
             way += step
         return None if matcher.is_error() else way
 
-    def _closing(self, matcher: Any) -> Iterator[int]:
-        """The token that seems to lead to an end soonest."""
-        allowed = self._allowed(matcher)
-        spelled = {self.tokenizer.token_bytes(int(token)): int(token) for token in allowed}
-        for byte in _CLOSERS:
-            if bytes([byte]) in spelled:
-                yield spelled[bytes([byte])]
-                return
-        yield from allowed[:1].tolist()
+    @cached_property
+    def _closers(self) -> np.ndarray:
+        single = {self.tokenizer.token_bytes(token): token for token in range(self.tokenizer.vocab_size)}
+        return np.array([single[bytes([byte])] for byte in _CLOSERS])
 
 
 def _picked(value_C: np.ndarray, uniform: float | None) -> int:

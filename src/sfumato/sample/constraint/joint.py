@@ -14,6 +14,7 @@ Shape letters: L places of the stretch, N of them read, S states, E edges, G set
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ _NEVER = -np.inf
 
 @dataclass(frozen=True)
 class Stretch:
-    """A stretch of a row."""
+    """A stretch of a row, and what the network says there."""
 
     automaton: Automaton
     state: int
@@ -36,39 +37,36 @@ class Stretch:
     """-1 where it is open."""
     after: int
     """Places behind it, all open to the end of the row."""
+    log_p_LV: Sequence[np.ndarray | None]
+    """float64 of each place, unnormalised; None where it is written or free."""
 
-    def draw(self, log_p_LV: Sequence[np.ndarray | None], u_L: Sequence[float]) -> list[int]:
-        """A valid string, drawn from the product of these distributions given that it is valid.
+    def draw(self, u_L: Sequence[float]) -> list[int]:
+        """A valid string, drawn from the product of the distributions given that it is valid.
 
         Args:
-            log_p_LV: float64 of each place, unnormalised; None where it is written or free.
             u_L: uniform numbers in (0, 1).
         """
-        behind_LS = self._backward(self._scores(log_p_LV, _log_sum), _log_sum)
 
         def pick(place: int, value_C: np.ndarray) -> int:
             return int(categorical(torch.from_numpy(value_C)[None], torch.tensor([u_L[place]], dtype=torch.float64)))
 
-        return self._walk(log_p_LV, behind_LS, pick)
+        return self._walk(self._behind_LS, pick)
 
-    def best(self, log_p_LV: Sequence[np.ndarray | None]) -> list[int]:
+    def best(self) -> list[int]:
         """The most probable valid string; of equals the one of smaller tokens."""
-        behind_LS = self._backward(self._scores(log_p_LV, _max), _max)
-        return self._walk(log_p_LV, behind_LS, lambda place, value_C: int(value_C.argmax()))
+        return self._walk(self._backward(self._scores(_max), _max), lambda place, value_C: int(value_C.argmax()))
 
-    def marginals(self, log_p_LV: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+    def marginals(self) -> list[np.ndarray | None]:
         """Log p(token at the place | the string is valid), float64_V of each place that was read."""
-        score_LG = self._scores(log_p_LV, _log_sum)
-        behind_LS = self._backward(score_LG, _log_sum)
-        before_LS = self._forward(score_LG)
         automaton, order = self.automaton, self.automaton.by_token
-        read = [i for i, log_p_V in enumerate(log_p_LV) if log_p_V is not None]
+        before_LS, behind_LS = self._forward(self._score_LG, _log_sum), self._behind_LS
+        read = [i for i, log_p_V in enumerate(self.log_p_LV) if log_p_V is not None]
         pair_NE = before_LS[read][:, automaton.source_E] + behind_LS[1:][read][:, automaton.target_E]
         weight_NG = _grouped(pair_NE, automaton.by_set, _log_sum)
         weight_NK = _grouped(weight_NG[:, automaton.set_M], order, _log_sum) - behind_LS[0][self.state]
-        found: list[np.ndarray | None] = [None] * len(log_p_LV)
+        found: list[np.ndarray | None] = [None] * len(self.log_p_LV)
         for i, weight_K in zip(read, weight_NK, strict=True):
-            log_p_V, value_V = log_p_LV[i], np.full(automaton.vocab_size, _NEVER)
+            log_p_V, value_V = self.log_p_LV[i], np.full(automaton.vocab_size, _NEVER)
             assert log_p_V is not None
             value_V[order.key] = log_p_V[order.key] + weight_K
             found[i] = value_V
@@ -76,9 +74,8 @@ class Stretch:
 
     def forced(self) -> list[int]:
         """The token of each place that only one can take; -1 elsewhere."""
-        score_LG = np.where(np.isneginf(self._scores([None] * len(self.tokens_L), _max)), _NEVER, 0.0)
-        behind_LS, automaton = self._backward(score_LG, _max), self.automaton
-        before_LS, found = self._forward(score_LG, _max), []
+        score_LG, automaton = self._scores(_max), self.automaton
+        before_LS, behind_LS, found = self._forward(score_LG, _max), self._backward(score_LG, _max), []
         for i, token in enumerate(self.tokens_L):
             possible_E = before_LS[i][automaton.source_E] + behind_LS[i + 1][automaton.target_E] > _NEVER
             sets = np.unique(automaton.set_E[possible_E])
@@ -89,14 +86,21 @@ class Stretch:
     @property
     def possible(self) -> bool:
         """Whether any valid string fits what is written."""
-        score_LG = self._scores([None] * len(self.tokens_L), _max)
-        return bool(self._backward(score_LG, _max)[0][self.state] > _NEVER)
+        return bool(self._behind_LS[0][self.state] > _NEVER)
 
-    def _scores(self, log_p_LV: Sequence[np.ndarray | None], reduce: "_Reduce") -> np.ndarray:
+    @cached_property
+    def _score_LG(self) -> np.ndarray:
+        return self._scores(_log_sum)
+
+    @cached_property
+    def _behind_LS(self) -> np.ndarray:
+        return self._backward(self._score_LG, _log_sum)
+
+    def _scores(self, reduce: "_Reduce") -> np.ndarray:
         """float64 (L, G): of each set at each place, the best or the total weight of its tokens."""
         automaton = self.automaton
         score_LM = np.zeros((len(self.tokens_L), len(automaton.token_M)))
-        for i, (token, log_p_V) in enumerate(zip(self.tokens_L, log_p_LV, strict=True)):
+        for i, (token, log_p_V) in enumerate(zip(self.tokens_L, self.log_p_LV, strict=True)):
             if token != OPEN:
                 score_LM[i] = np.where(automaton.token_M == token, 0.0, _NEVER)
             elif log_p_V is not None:
@@ -113,29 +117,24 @@ class Stretch:
             value_LS[i][automaton.by_source.key] = reduce(pair_E, automaton.by_source)
         return value_LS
 
-    def _forward(self, score_LG: np.ndarray, reduce: "_Reduce | None" = None) -> np.ndarray:
+    def _forward(self, score_LG: np.ndarray, reduce: "_Reduce") -> np.ndarray:
         """float64 (L, S): the best or the total weight of what leads to a state before a place."""
         automaton = self.automaton
         value_LS = np.full((len(score_LG), automaton.states), _NEVER)
         value_LS[0, self.state] = 0.0
         for i in range(len(score_LG) - 1):
             pair_E = value_LS[i][automaton.source_E] + score_LG[i][automaton.set_E]
-            value_LS[i + 1][automaton.by_target.key] = _grouped(pair_E, automaton.by_target, reduce or _log_sum)
+            value_LS[i + 1][automaton.by_target.key] = _grouped(pair_E, automaton.by_target, reduce)
         return value_LS
 
-    def _walk(
-        self,
-        log_p_LV: Sequence[np.ndarray | None],
-        behind_LS: np.ndarray,
-        pick: Callable[[int, np.ndarray], int],
-    ) -> list[int]:
+    def _walk(self, behind_LS: np.ndarray, pick: Callable[[int, np.ndarray], int]) -> list[int]:
         """From left to right, the token that `pick` takes of the allowed ones, by what they and the rest weigh."""
         state, found = self.state, []
         for i, token in enumerate(self.tokens_L):
             if token == OPEN:
                 token_C, after_C = self.automaton.choices(state)
                 order_C = token_C.argsort()
-                token_C, after_C, log_p_V = token_C[order_C], after_C[order_C], log_p_LV[i]
+                token_C, after_C, log_p_V = token_C[order_C], after_C[order_C], self.log_p_LV[i]
                 value_C = behind_LS[i + 1][after_C] + (0.0 if log_p_V is None else log_p_V[token_C])
                 chosen = pick(i, value_C)
                 assert value_C[chosen] > _NEVER, "no valid text is left"
@@ -165,7 +164,6 @@ def _log_sum(value: np.ndarray, order: Order) -> np.ndarray:
     """Log sum exp of each group of consecutive values; -inf for groups without weight."""
     top = np.maximum.reduceat(value, order.begin, axis=-1)
     finite = np.where(np.isneginf(top), 0.0, top)
-    sizes = np.diff(np.append(order.begin, value.shape[-1]))
-    total = np.add.reduceat(np.exp(value - np.repeat(finite, sizes, axis=-1)), order.begin, axis=-1)
+    total = np.add.reduceat(np.exp(value - np.repeat(finite, order.size, axis=-1)), order.begin, axis=-1)
     with np.errstate(divide="ignore"):
         return np.log(total) + finite

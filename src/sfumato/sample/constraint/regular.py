@@ -1,7 +1,9 @@
 """Constraints that are regular languages: texts of them are written in any order, and always come to a valid end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from sfumato.sample.constraint.automaton import Automaton
 from sfumato.sample.constraint.joint import OPEN, Stretch
@@ -22,15 +24,14 @@ class Regular:
 
     def choose(self, look: Look) -> Choice:
         """The most probable valid text or a draw, and how probable each token is among the valid texts."""
-        begin, stretch = self._stretch(look.tokens, look.after)
-        log_p = look.log_p[begin:]
-        chosen = stretch.best(log_p) if look.uniforms is None else stretch.draw(log_p, look.uniforms[begin:])
-        marginals = stretch.marginals(look.plain[begin:])
-        return Choice([*look.tokens[:begin], *chosen], [*look.plain[:begin], *marginals])
+        begin, sharp = self._stretch(look.tokens, look.after, look.log_p)
+        plain = sharp if look.log_p is look.plain else replace(sharp, log_p_LV=look.plain[begin:])
+        chosen = sharp.best() if look.uniforms is None else sharp.draw(look.uniforms[begin:])
+        return Choice([*look.tokens[:begin], *chosen], [*look.plain[:begin], *plain.marginals()])
 
     def forced(self, tokens: Sequence[int], after: int) -> Sequence[int]:
         """Where all valid texts agree."""
-        begin, stretch = self._stretch(tokens, after)
+        begin, stretch = self._stretch(tokens, after, [None] * len(tokens))
         return [OPEN] * begin + stretch.forced()
 
     def complete(self, tokens: Sequence[int]) -> bool:
@@ -38,12 +39,12 @@ class Regular:
         state = self._follow(tokens)
         return state is not None and self.automaton.distance_S[state] == 0
 
-    def _stretch(self, tokens: Sequence[int], after: int) -> tuple[int, Stretch]:
+    def _stretch(self, tokens: Sequence[int], after: int, log_p: Sequence[np.ndarray | None]) -> tuple[int, Stretch]:
         """From the first open place on: what stands before it is known, and the state behind that too."""
         begin = tokens.index(OPEN)
         state = self._follow(tokens[:begin])
         assert state is not None, "an invalid token was written"
-        return begin, Stretch(self.automaton, state, tokens[begin:], after)
+        return begin, Stretch(self.automaton, state, tokens[begin:], after, log_p[begin:])
 
     def _follow(self, tokens: Sequence[int]) -> int | None:
         state: int | None = 0

@@ -93,8 +93,9 @@ class Documents:
                 return self._any_of(schema, key, at, within)
         if "const" in schema or "enum" in schema:
             return self._values(schema, at)
-        named = types(schema) or [kind for kind, keys in KEYWORDS.items() if any(key in schema for key in keys)]
-        named = named if named or "type" in schema else _ALL_TYPES
+        named = types(schema)
+        if "type" not in schema:
+            named = [kind for kind, keys in KEYWORDS.items() if any(key in schema for key in keys)] or _ALL_TYPES
         if not named:
             return self._nothing(at, "no type is left that all parts of the schema allow")
         return Alt(tuple(self._of_type(kind, schema, at, within) for kind in named))
@@ -137,13 +138,12 @@ class Documents:
     def _all_of(self, schema: dict[str, Any], at: str, within: tuple[str, ...]) -> Language:
         joined: Any = {key: value for key, value in schema.items() if key != "allOf"}
         for i, part in enumerate(schema["allOf"]):
-            depth = 0
             while isinstance(part, dict) and "$ref" in part:  # its keywords are needed, not its documents
-                rest = {key: value for key, value in part.items() if key != "$ref"}
-                part = _placed(merged, f"{at}/allOf/{i}", rest, self.resolved(part["$ref"], f"{at}/allOf/{i}"))
-                depth += 1
-                if depth > 20:
-                    raise ValueError(f"{_at(at)}: allOf refers to itself")
+                ref, rest = part["$ref"], {key: value for key, value in part.items() if key != "$ref"}
+                if within.count(ref) >= self.depth:
+                    return NOTHING
+                part = _placed(merged, f"{at}/allOf/{i}", rest, self.resolved(ref, f"{at}/allOf/{i}"))
+                within = (*within, ref)
             joined = _placed(merged, at, joined, part)
         return self._of(joined, at, within)
 

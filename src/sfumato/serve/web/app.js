@@ -41,7 +41,10 @@ const theme = document.getElementById("theme");
 const isDark = () =>
   (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) ===
   "dark";
-const nameTheme = () => (theme.textContent = isDark() ? "Light" : "Dark");
+const nameTheme = () => {
+  theme.textContent = isDark() ? "Light" : "Dark";
+  theme.setAttribute("aria-label", `Switch to ${theme.textContent.toLowerCase()}`);
+};
 theme.addEventListener("click", () => {
   document.documentElement.dataset.theme = isDark() ? "light" : "dark";
   localStorage.setItem("sfumato-theme", document.documentElement.dataset.theme);

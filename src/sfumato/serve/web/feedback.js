@@ -1,4 +1,4 @@
-// What the reader thinks of a text: thumbs, a rating, a correction.
+// What the reader thinks of a text: thumbs, a rating, a correction; and which of two texts is better.
 import { postJson } from "./api.js";
 import { alertLine, field, h, say } from "./dom.js";
 
@@ -14,7 +14,7 @@ function thumb(way = "up") {
   return icon;
 }
 
-// answer(): {id, text} of the response that is judged, or null while there is none.
+// answer(): {id, text} of the completion that is judged, or null while there is none.
 export function feedback(answer, { ratings = true } = {}) {
   const note = h("span", { className: "hint" });
   const buttons = [];
@@ -51,7 +51,7 @@ export function feedback(answer, { ratings = true } = {}) {
     event.preventDefault();
     if (await send({ kind: "correction", correction: text.value }, "Your correction is stored.")) form.hidden = true;
     open.setAttribute("aria-expanded", String(!form.hidden));
-  } }, field("As it should be", text), h("button", {}, "Send correction"));
+  } }, field("What should stand there", text), h("button", {}, "Send correction"));
   const open = h("button", { type: "button", className: "quiet", "aria-expanded": "false", onclick: () => {
     form.hidden = !form.hidden;
     open.setAttribute("aria-expanded", String(!form.hidden));
@@ -70,5 +70,29 @@ export function feedback(answer, { ratings = true } = {}) {
     open.setAttribute("aria-expanded", "false");
   };
   reset();
+  return { root, reset };
+}
+
+// pair(): the ids of two responses to the same prompt, or null.
+export function preference(pair) {
+  const note = h("span", { className: "hint" });
+  const choose = async (better) => {
+    const ids = pair();
+    try {
+      await postJson("v1/feedback", { response_id: ids[better], kind: "preference", over: ids[1 - better] });
+    } catch (error) {
+      alertLine(error.message);
+      return;
+    }
+    note.textContent = `You prefer ${"AB"[better]}.`;
+    say(note.textContent);
+  };
+  const button = (text, better) => h("button", { type: "button", onclick: () => choose(better) }, text);
+  const root = h("div", { className: "row preference", hidden: true }, h("span", {}, "Which text is better?"),
+    button("A", 0), button("B", 1), note);
+  const reset = () => {
+    root.hidden = !pair();
+    note.textContent = "";
+  };
   return { root, reset };
 }

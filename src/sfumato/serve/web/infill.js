@@ -4,7 +4,7 @@ import { alertLine, field, h, say } from "./dom.js";
 import { Sheet } from "./sheet.js";
 import { literal } from "./write.js";
 
-const EXAMPLE = "Tom had a red ball. {8} His mother smiled and said, \"{6}\" They were happy.";
+const EXAMPLE = "Tom had a red ball.{8} His mother smiled and said, \"{6}\" They were happy.";
 
 export function infill(panel, models) {
   const model = modelChoice(models, models.find((one) => !isAutoregressive(one)));
@@ -14,7 +14,8 @@ export function infill(panel, models) {
 
   const text = h("textarea", { rows: 5, value: EXAMPLE, spellcheck: false });
   const hole = h("button", { type: "button", onclick: () => {
-    const { selectionStart, selectionEnd } = text;
+    const { selectionEnd } = text;
+    const selectionStart = text.selectionStart - (text.value[text.selectionStart - 1] === " "); // it belongs to the word
     text.setRangeText(`{${length.value || 8}}`, selectionStart, selectionEnd, "end");
     text.focus();
     say(`A hole of ${length.value || 8} tokens.`);
@@ -22,7 +23,7 @@ export function infill(panel, models) {
   const prefix = h("textarea", { rows: 3, value: "Lily wanted to fly to the moon.", spellcheck: false });
   const suffix = h("textarea", { rows: 3, value: "Then she went home.", spellcheck: false });
 
-  const whole = h("div", {}, field("Text with holes", text, "Select words, then “Make hole”; or type {8} yourself."));
+  const whole = h("div", {}, field("Text with holes", text, "Select words, then “Make hole”; or type {8} yourself. The space before a word belongs to its hole."));
   const sides = h("div", { className: "sides", hidden: true }, field("Before the hole", prefix), field("After it", suffix));
   const way = (name, value, checked) => {
     const radio = h("input", { type: "radio", name: "infill-way", value, checked, onchange: () => {

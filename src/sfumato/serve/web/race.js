@@ -2,6 +2,7 @@
 import { ApiError, postStream } from "./api.js";
 import { isAutoregressive, modelChoice, onEnter, runButton, settings } from "./controls.js";
 import { field, h, say } from "./dom.js";
+import { preference } from "./feedback.js";
 import { Tokens } from "./viewer/tokens.js";
 
 const FIGURES = {
@@ -13,10 +14,14 @@ export function race(panel, models) {
   const lanes = [lane("A", models, models.find((one) => !isAutoregressive(one))), lane("B", models, twin ?? models.at(-1))];
   const prompt = h("textarea", { rows: 2, value: "One day, a little girl named Lily", spellcheck: false });
   const options = settings({ tokens: 96 });
+  const better = preference(() => (lanes.every((one) => one.id()) ? lanes.map((one) => one.id()) : null));
   const running = runButton("Start", async (signal) => {
     if (!prompt.value) throw new ApiError("the prompt is empty; write the beginning of a text");
     const body = { ...options.values(), prompt: prompt.value, diffusing: true, stream_options: { include_usage: true } };
-    const seconds = await Promise.all(lanes.map((one) => one.run(body, signal)));
+    const runs = lanes.map((one) => one.run(body, signal));
+    better.reset();
+    const seconds = await Promise.all(runs);
+    better.reset();
     say(lanes.map((one, i) => `${one.name()} finished after ${seconds[i].toFixed(2)} seconds`).join("; "));
   });
   onEnter(prompt, running.start);
@@ -24,6 +29,7 @@ export function race(panel, models) {
     h("form", { className: "composer", onsubmit: (event) => event.preventDefault() }, field("Prompt", prompt),
       h("div", { className: "row" }, running.button), options.root),
     h("div", { className: "lanes" }, ...lanes.map((one) => one.root)),
+    better.root,
     h("p", { className: "hint" }, "Measured in this browser, from sending the request: the network, the server's queue and",
       " the drawing count. Both models run at the same time and share the server. NFE = forward passes, TPF = tokens per",
       " forward pass. A figure of speed says nothing about how good the text is."),
@@ -40,7 +46,10 @@ function lane(letter, models, chosen) {
     ...Object.entries(FIGURES).map(([name, label]) => h("div", {}, h("dt", {}, label), values[name])));
   const root = h("section", { className: "sheet lane", "aria-label": `Lane ${letter}` }, field(`Model ${letter}`, model), figures, text);
 
+  let id = null; // of the finished response
+
   async function run(body, signal) {
+    id = null;
     tokens.clear();
     for (const value of Object.values(values)) value.textContent = "–";
     const start = performance.now();
@@ -52,7 +61,9 @@ function lane(letter, models, chosen) {
       drawing = 0;
       tokens.show({ tokens: [given, ...frame.tokens] });
     };
-    for await (const { diffusion, usage } of postStream("v1/completions", asked(body), signal)) {
+    let answer = null;
+    for await (const { id: its, diffusion, usage } of postStream("v1/completions", asked(body), signal)) {
+      answer = its;
       if (diffusion?.tokens) {
         frame = diffusion;
         drawing ||= requestAnimationFrame(draw);
@@ -61,6 +72,7 @@ function lane(letter, models, chosen) {
       if (usage) note(elapsed(), usage.completion_tokens, usage.diffusion?.nfe);
     }
     values.finish.textContent = time(elapsed());
+    id = answer;
     return elapsed();
   }
 
@@ -79,7 +91,7 @@ function lane(letter, models, chosen) {
     if (nfe) values.tpf.textContent = (count / nfe).toFixed(1);
   }
 
-  return { root, run, name: () => model.value };
+  return { root, run, name: () => model.value, id: () => id };
 }
 
 const isText = (token) => token.state === "committed" && token.text !== "";

@@ -20,7 +20,7 @@ export class Sheet {
     this.renoise = runButton("Re-noise selected", (signal) => this.#again(signal));
     this.renoise.button.className = "";
     this.influence = influence(this.viewer, () => this.#current);
-    this.feedback = feedback(() => this.#current && { id: this.#current.response.id, text: this.#current.response.text });
+    this.feedback = feedback(() => this.#current && { id: this.#current.response.id, text: this.#current.response.completion });
     this.undo = h("button", { type: "button", onclick: () => this.#undo() }, "Undo");
     this.save = h("button", { type: "button", onclick: () => this.#save() }, "Download as HTML");
     this.facts = h("p", { className: "facts" });
@@ -40,11 +40,12 @@ export class Sheet {
     return this.#run(body, signal, []);
   }
 
-  #again(signal) {
+  async #again(signal) {
     const { body, response } = this.#current;
     const { max_tokens, ...settings } = this.settings();
     const noise = [...this.viewer.tokens.selected].sort((a, b) => a - b);
-    return this.#run({ ...settings, model: body.model, tokens: response.tokens, noise }, signal, this.#runs);
+    await this.#run({ ...settings, model: body.model, tokens: response.tokens, noise }, signal, this.#runs);
+    this.viewer.tokens.root.focus({ preventScroll: true }); // nothing is selected now, so the button is switched off
   }
 
   async #run(body, signal, before) {
