@@ -109,6 +109,22 @@ def test_the_bundle_keeps_the_template_and_a_plain_one_has_none(data: Path, tmp_
         plain.reply([{"role": "user", "content": "red"}])
 
 
+@pytest.mark.parametrize("kind", ["autoregressive", "uniform", "insertion", "gaussian"])
+def test_any_process_can_be_tuned(kind: str, data: Path, tmp_path: Path):
+    def of_kind(plain: Recipe) -> Recipe:
+        latent = {"latent": 8, "tied": False} if kind == "gaussian" else {}
+        schedule = "cosine" if kind == "gaussian" else "linear"
+        model = replace(plain.model, time_conditioning=kind in ("uniform", "gaussian"), **latent)
+        return replace(plain, model=model, process=ProcessConfig(kind=kind, schedule=schedule))
+
+    text = tmp_path / "plain.txt"
+    text.write_text("red blue green black a b c d e f g 0 1 2 3 4 5 6 7 8 9\n" * 20)
+    init, _ = train(of_kind(recipe(text, tmp_path, steps=1)), tmp_path / "base")
+    folder, _ = tune(replace(of_kind(recipe(data, tmp_path, steps=2)), init=str(init)), tmp_path / "run")
+    answer = LanguageModel.load(folder, "cpu").reply([{"role": "user", "content": "red"}], max_tokens=8)
+    assert answer.text.startswith("red") and answer.stats.nfe > 0
+
+
 def test_fewer_layers_start_from_evenly_chosen_ones(data: Path, tmp_path: Path):
     init = base(data, tmp_path, 0)
     wanted = recipe(data, tmp_path, init=init, lr=0.0, matrix_lr=0.0, ema=0.0)

@@ -126,13 +126,13 @@ class Talk:
         end_id, delay = model.bundle.config.tokens.end, self.options.delay
         with TerminalView(console, model.tokenizer.token_bytes, end_id, delay=delay, guesses=True) as view:
 
-            def start(start: "Start") -> None:
+            def begun(row: "Start") -> None:
                 nonlocal begin
-                begin = (*start.editable, True).index(True)
-                view.start(start.tokens[begin:], start.editable[begin:])
+                begin = (*row.editable, True).index(True)
+                view.start(row.tokens[begin:], row.editable[begin:])
 
             self.conversation.answer(
-                message, on_start=start, on_event=lambda event: view(_behind(event, begin)), drafts=True
+                message, on_start=begun, on_event=lambda event: view(_behind(event, begin)), drafts=True
             )
 
     def _record(self, generation: "Generation", dropped: int) -> dict:

@@ -39,8 +39,6 @@ class Conversation:
     """Of the next answer; each one makes it larger by one."""
     turns: "list[Message]" = field(default_factory=list)
     """Users' and the model's, an answer to each message."""
-    last: str = ""
-    """The message that was answered last."""
 
     def __post_init__(self) -> None:
         """Refuse a model that knows no conversations, or settings that it cannot have (ValueError)."""
@@ -62,7 +60,7 @@ class Conversation:
         asked = self._asked(message)
         generation = self.model.reply(asked, max_tokens=self.max_tokens, seed=self.seed, **self.settings, **watch)
         self.turns += [asked[-1], {"role": "assistant", "content": generation.completion}]
-        self.seed, self.last = (self.seed + 1) % 2**63, message
+        self.seed = (self.seed + 1) % 2**63
         return generation
 
     def obey(self, command: str, rest: str) -> str:
