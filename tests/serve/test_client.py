@@ -170,6 +170,16 @@ def test_feedback_survives_the_server(server: Server):
     assert (feedback.owner, about.completion) == ("me", answer.choices[0].text)
 
 
+def test_the_python_of_the_docs_runs(server: Server, capsys: pytest.CaptureFixture):
+    page = (Path(__file__).parents[2] / "docs/serve.md").read_text("utf-8")
+    names: dict = {}
+    for block in re.findall(r"```py\n(.*?)```", page, re.S):
+        block = block.replace("http://127.0.0.1:8000", server.url).replace('api_key="none"', f'api_key="{KEY}"')
+        exec(compile(block, "docs/serve.md", "exec"), names)
+    names["client"].close()
+    assert "░" in capsys.readouterr().out
+
+
 def test_the_page_comes_with_a_policy(server: Server):
     page = httpx.get(server.url)
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
