@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,10 +12,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import openai
+import pydantic
 import pytest
+
+from sfumato.cli import main
+from sfumato.model.bundle import find_bundle
+from sfumato.store.feedback import FeedbackStore
 
 KEY = "sk-good"
 
@@ -24,7 +31,9 @@ class Server:
 
     def __init__(self, *words: str):
         command = [sys.executable, "-m", "sfumato", "serve", "--port", "0", "--threads", "1", *words]
-        command += ["--feedback-url", "none"] * ("--feedback-url" not in words)
+        command += [] if "--model" in words else ["--model", "tiny"]
+        command += [] if "--feedback-url" in words else ["--feedback-url", "none"]
+        self.words = words
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         found = re.search(r"http://[\d.]+:\d+", line)
@@ -44,10 +53,11 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(f"me:{KEY}\n")
-    server = Server("--api-key-file", str(keys), "--queue", "2", "--rows", "2", "--max-body", "20000")
+def server(tmp_path_factory: pytest.TempPathFactory, talk: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "keys").write_text(f"me:{KEY}\n")
+    words = ["--model", "tiny", "--model", f"talk={talk}", "--queue", "2", "--rows", "2", "--max-body", "20000"]
+    server = Server(*words, "--api-key-file", f"{folder}/keys", "--feedback-url", f"{folder}/feedback.db")
     yield server
     code, said = server.end()
     assert code == 0 and said == ""
@@ -90,7 +100,7 @@ def test_the_fields_of_diffusion_go_through_the_client(server: Server):
 
 
 def test_models(server: Server):
-    assert [model.id for model in server.client.models.list()] == ["tiny", "tiny-ar"]
+    assert [model.id for model in server.client.models.list()] == ["tiny", "talk"]
     assert server.client.models.retrieve("tiny").id == "tiny"
 
 
@@ -110,6 +120,102 @@ def test_errors_are_the_clients_own_classes(server: Server):
     assert caught.value.status_code == 413
     with pytest.raises(openai.BadRequestError, match="conversations"):
         server.client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}])
+
+
+def test_chat_streamed_and_whole(server: Server):
+    create = server.client.chat.completions.create
+    body = {"model": "talk", "messages": [{"role": "user", "content": "Who is Tom?"}], "seed": 1, "max_tokens": 16}
+    whole = create(**body, logprobs=True, top_logprobs=2)
+    message = whole.choices[0].message
+    assert message.role == "assistant" and "".join(one.token for one in whole.choices[0].logprobs.content)
+    deltas = [chunk.choices[0].delta for chunk in create(**body, stream=True)]
+    assert "".join(delta.content or "" for delta in deltas) == message.content and deltas[0].role == "assistant"
+    again = create(**body | {"messages": [*body["messages"], message, {"role": "user", "content": "And?"}]})
+    assert again.choices[0].message.content
+
+
+class Person(pydantic.BaseModel):
+    name: Literal["Tom", "Lily"]
+    happy: bool
+
+
+def test_answers_that_the_client_parses(server: Server):
+    messages = [{"role": "user", "content": "Who?"}]
+    parse = server.client.chat.completions.parse
+    answer = parse(model="talk", messages=messages, response_format=Person, max_tokens=40, seed=1)
+    assert isinstance(answer.choices[0].message.parsed, Person)
+
+
+def test_tools_that_the_client_parses(server: Server):
+    messages = [{"role": "user", "content": "Who?"}]
+    tools = [openai.pydantic_function_tool(Person, name="find")]
+    parse = server.client.chat.completions.parse
+    answer = parse(model="talk", messages=messages, tools=tools, tool_choice="required", max_tokens=60, seed=1)
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "find" and isinstance(call.function.parsed_arguments, Person)
+    assert answer.choices[0].finish_reason == "tool_calls"
+    result = {"role": "tool", "tool_call_id": call.id, "content": "yes"}
+    history = [*messages, answer.choices[0].message, result]
+    assert server.client.chat.completions.create(model="talk", messages=history, max_tokens=8).choices[0].message
+
+
+def test_feedback_survives_the_server(server: Server):
+    answer = server.client.completions.create(model="tiny", prompt="Tom", max_tokens=4)
+    said = {"response_id": answer.id, "kind": "thumb", "value": 1}
+    headers = {"authorization": f"Bearer {KEY}"}
+    assert httpx.post(f"{server.url}/v1/feedback", json=said, headers=headers).status_code == 201
+    file = server.words[server.words.index("--feedback-url") + 1]
+    with FeedbackStore(file, create=False) as store:
+        ((feedback, about, _),) = store.read()
+    assert (feedback.owner, about.completion) == ("me", answer.choices[0].text)
+
+
+def test_the_python_of_the_docs_runs(server: Server, capsys: pytest.CaptureFixture):
+    page = (Path(__file__).parents[2] / "docs/serve.md").read_text("utf-8")
+    names: dict = {}
+    for block in re.findall(r"```py\n(.*?)```", page, re.S):
+        block = block.replace("http://127.0.0.1:8000", server.url).replace('api_key="none"', f'api_key="{KEY}"')
+        exec(compile(block, "docs/serve.md", "exec"), names)
+    names["client"].close()
+    assert "░" in capsys.readouterr().out
+
+
+def test_the_page_comes_with_a_policy(server: Server):
+    page = httpx.get(server.url)
+    assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
+    script = httpx.get(f"{server.url}/app.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+
+
+def test_too_many_requests_are_a_429():
+    server = Server("--rate", "2")
+    try:
+        for _ in range(2):
+            server.client.completions.create(model="tiny", prompt="Tom", max_tokens=2)
+        with pytest.raises(openai.RateLimitError) as caught:
+            server.client.completions.create(model="tiny", prompt="Tom", max_tokens=2)
+        assert int(caught.value.response.headers["retry-after"]) > 0
+    finally:
+        assert server.end() == (0, "")
+
+
+def test_a_model_is_swapped_while_the_server_runs(tmp_path: Path):
+    shutil.copytree(find_bundle("tiny"), tmp_path / "m")
+    server = Server("--model", f"m={tmp_path / 'm'}")
+    try:
+        before = server.client.completions.create(model="m", prompt="Tom", max_tokens=2).system_fingerprint
+        config = json.loads((tmp_path / "m/config.json").read_text())
+        (tmp_path / "m/config.json").write_text(json.dumps(config | {"chat": {}}))
+        server.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 20
+        while server.client.completions.create(model="m", prompt="Tom", max_tokens=2).system_fingerprint == before:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        code, said = server.end()
+        assert code == 0 and "model m: read anew" in said
 
 
 def test_a_full_queue_is_a_503(server: Server):
@@ -188,14 +294,11 @@ def test_what_the_grace_does_not_suffice_for_gets_a_503():
     assert server.end() == (0, "")
 
 
-def test_a_port_in_use_is_one_line():
+def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        command = [sys.executable, "-m", "sfumato", "serve", "--port", str(taken.getsockname()[1])]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("sfumato: cannot listen at") and done.stderr.count("\n") == 1
+        refused(["--port", str(taken.getsockname()[1])], "cannot listen at 127.0.0.1:", capsys)
 
 
 @pytest.mark.parametrize(
@@ -204,11 +307,17 @@ def test_a_port_in_use_is_one_line():
         (["--model", "nowhere"], "no such model"),
         (["--model", "a=tiny,a=tiny-ar"], "two models are called 'a'"),
         (["--api-key-file", os.devnull], "holds no key"),
+        (["--api-key-file", "/nowhere/keys"], "No such file"),
         (["--port", "99999"], "at most 65535"),
+        (["--host", "no.such.host.invalid"], "cannot listen at no.such.host.invalid"),
+        (["--feedback-url", "mysql://a/b"], "not supported"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(words: list[str], said: str):
-    done = subprocess.run(
-        [sys.executable, "-m", "sfumato", "serve", *words], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+def test_what_cannot_be_served_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture):
+    refused(words, said, capsys)
+
+
+def refused(words: list[str], said: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["serve", "--feedback-url", "none", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("sfumato: ") and said in err and err.count("\n") == 1

@@ -50,20 +50,22 @@ def run(words: list[str], out: TextIO) -> None:
     from sfumato.serve.workers import Workers
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    logging.getLogger("sfumato.serve").setLevel(logging.INFO if options.log_prompts else logging.WARNING)
+    log = logging.getLogger("sfumato.serve")
+    log.setLevel(logging.INFO if options.log_prompts else logging.WARNING)
     keys = Keys.read(options.api_key_file) if options.api_key_file else Keys()
+    models, store = _models(options.model), _store(options.feedback_url)
+    sock = server.listen(options.host, options.port)
     if not keys.digests and options.host not in ("127.0.0.1", "localhost", "::1"):
-        logging.getLogger("sfumato.serve").warning("no --api-key-file: everybody who reaches %s may ask", options.host)
-    workers = Workers(_worker_config(options), workers=options.workers, queue_rows=options.queue)
-    service_options = ServiceOptions(
+        log.warning("no --api-key-file: everybody who reaches %s may ask", options.host)
+    workers = Workers(_worker_config(options, models), workers=options.workers, queue_rows=options.queue)
+    behaviour = ServiceOptions(
         keys, options.rate, options.cors_origin, options.max_body, options.log_prompts, options.grace
     )
-    sock = server.listen(options.host, options.port)
-    app = create_app(workers, service_options, _store(options.feedback_url), manage=False)
+    app = create_app(workers, behaviour, store, manage=False)
     server.run(app, app.state.service, sock, out)
 
 
-def _worker_config(options: Options) -> "WorkerConfig":
+def _worker_config(options: Options, models: dict[str, str]) -> "WorkerConfig":
     """The workers' part; this process stays on a core of its own."""
     import os
 
@@ -74,7 +76,7 @@ def _worker_config(options: Options) -> "WorkerConfig":
     if mine:
         os.sched_setaffinity(0, mine)
     return WorkerConfig(
-        models=_models(options.model),
+        models=models,
         cores=theirs,
         threads=options.threads,
         rows=options.rows,

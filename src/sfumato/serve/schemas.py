@@ -126,6 +126,7 @@ class CalledFunction(Strict):
 
     name: Label
     arguments: str
+    parsed_arguments: Any = Field(None, description="what clients add when they send an answer back; not read")
 
 
 class ToolCall(Strict):
@@ -148,6 +149,7 @@ class Message(Strict):
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     audio: None = None
     function_call: None = None
+    parsed: Any = Field(None, description="what clients add when they send an answer back; not read")
 
 
 class JsonSchema(Strict):

@@ -22,6 +22,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ValueError: the address cannot be had; one line.
     """
+    sock = None
     try:
         family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         sock = socket.socket(family, kind)
@@ -29,6 +30,8 @@ def listen(host: str, port: int) -> socket.socket:
         sock.bind(address)
         sock.listen(128)
     except OSError as error:
+        if sock:
+            sock.close()
         reason = error.strerror or str(error)
         raise ValueError(f"cannot listen at {host}:{port}: {reason}; choose another address: --host, --port") from None
     return sock

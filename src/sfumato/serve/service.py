@@ -140,9 +140,11 @@ class Service:
         return request.client.host if request.client else "local"
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Let the threads and the database go."""
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.disk.shutdown(wait=True)
+        if self.feedback:
+            self.feedback.close()
 
 
 def service(request: Request) -> Service:
