@@ -30,7 +30,7 @@ MAY_IMPORT = {
 NOBODY_IMPORTS = {"cli", "__main__"}
 HEAVY = (
     *("torch", "numpy", "tokenizers", "safetensors", "rich", "datasets", "matplotlib", "sacrebleu"),
-    *("fastapi", "uvicorn", "pydantic", "sqlalchemy", "prometheus_client", "outlines_core", "llguidance", "jsonschema"),
+    *("fastapi", "uvicorn", "pydantic", "sqlalchemy", "prometheus_client", "llguidance", "jsonschema"),
 )
 
 

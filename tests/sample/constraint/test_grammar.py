@@ -19,6 +19,19 @@ SCHEMAS = [
 ]
 
 
+ITEM = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "number"}}, "required": ["a", "b"]}
+NESTED = {
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer", "multipleOf": 5},
+        "next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]},
+        "list": {"type": "array", "items": {**ITEM, "additionalProperties": False}, "minItems": 1},
+    },
+    "required": ["n", "next", "list"],
+    "additionalProperties": False,
+}
+
+
 def balanced(text: str) -> bool:
     depth = 0
     for letter in text:
@@ -53,12 +66,19 @@ def test_schemas_beyond_automata(schema: dict, random_model: Models, tokenizer: 
 
 
 def test_a_text_that_just_fits_is_whole(random_model: Models, tokenizer: Tokenizer):
-    constraint = json_schema(SCHEMAS[0], tokenizer)
-    for seed in range(4):
-        written = random_model("full").generate(
-            "Once", max_tokens=constraint.shortest, constraint=constraint, seed=seed, temperature=2.0
-        )
-        jsonschema.validate(json.loads(written.completion), SCHEMAS[0])
+    constraint = json_schema(NESTED, tokenizer)
+    for seed, sampler in enumerate(("margin", "threshold", "left_to_right")):
+        for room in (0, 5):
+            written = random_model("full").generate(
+                "Once",
+                max_tokens=constraint.shortest + room,
+                constraint=constraint,
+                seed=seed,
+                sampler=sampler,
+                temperature=2.0,
+            )
+            jsonschema.validate(json.loads(written.completion), NESTED)
+            assert written.finish_reason == "stop"
     with pytest.raises(ValueError, match="^max_tokens: got room for"):
         random_model("full").generate("Once", max_tokens=constraint.shortest - 1, constraint=constraint)
 

@@ -19,6 +19,10 @@ def thing(required=(), **properties) -> dict:
     return {"type": "object", "properties": properties, "required": list(required)}
 
 
+def nested(depth: int) -> dict:
+    return {"type": "array", "items": nested(depth - 1)} if depth else {"type": "null"}
+
+
 TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
 CAT = thing(["kind", "lives"], kind={"const": "cat"}, lives=WHOLE)
 DOG = thing(["kind", "trick"], kind={"const": "dog"}, trick=TEXT)
@@ -31,6 +35,7 @@ SCHEMAS = [
     {"type": "null"},
     {"enum": ["a", 1, None, True, {"x": [1, 2.5]}, 'Größe "q" \\ \n']},
     {"const": "日本語"},
+    {"const": "\ud800\0"},
     {"type": "string", "minLength": 2, "maxLength": 4},
     {"type": "string", "pattern": "^[a-c]+-\\d{2}$"},
     {"type": "string", "pattern": "b"},
@@ -114,14 +119,16 @@ def test_every_document_is_valid(schema, tokenizer: Tokenizer):
         ({"type": "array", "prefixItems": [{}], "items": False, "minItems": 2}, "at the root: minItems 2 is above"),
         ({**thing(["b"]), "additionalProperties": False}, "at /properties/b: false takes no value"),
         (thing(["a/b"], **{"a/b": False}), "at /properties/a~1b: false"),
-        (thing(["a"], a={"$ref": "#"}), "it refers to itself without an end"),
+        (thing(["a"], a={"$ref": "#"}), "$ref '#' leads to itself without an end"),
         ({"$ref": "#/nowhere"}, "at the root: $ref '#/nowhere' names nothing"),
+        ({"type": "string", "pattern": "^\\x01$"}, "no text fits its patterns"),
         ({"$ref": "https://example.org/x"}, "leads out of the schema"),
         ({"type": "strnig"}, "at /type: 'strnig' is not valid"),
         ({"properties": {"a": {"minimum": "x"}}}, "at /properties/a/minimum"),
         ("{", "not JSON"),
         ([1], "expected an object, got list"),
         (False, "false takes no value"),
+        (nested(250), "nested too deeply"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(schema, told: str, tokenizer: Tokenizer):

@@ -62,7 +62,13 @@ def json_schema(schema: Mapping[str, Any] | bool | str, tokenizer: Tokenizer) ->
         ValueError: no schema, one that takes no document, or one that nothing here can follow; with the place (a JSON
             pointer); or the extra `constrain` is not installed.
     """
-    found = checked(schema)
+    try:
+        return _documents(checked(schema), tokenizer)
+    except RecursionError:
+        raise ValueError("json_schema: nested too deeply; write it with $ref") from None
+
+
+def _documents(found: Any, tokenizer: Tokenizer) -> Constraint:
     key, reason = json.dumps(found), "too large"
     for depth in _DEPTHS:
         documents = Documents(found, taker(found), depth=depth)
@@ -74,12 +80,10 @@ def json_schema(schema: Mapping[str, Any] | bool | str, tokenizer: Tokenizer) ->
         except NotRegular as error:
             reason = str(error)
             break
-        except RecursionError:
-            raise ValueError("json_schema: nested too deeply; write it with $ref") from None
         except ValueError as error:
             raise ValueError(f"json_schema: {error}") from None
         if automaton is None:
-            why = documents.impossible[0] if documents.impossible else "it refers to itself without an end"
+            why = [*documents.impossible, "no text fits its patterns"][0]
             raise ValueError(f"json_schema: no document is valid: {why}")
         return Regular(automaton)
     return from_schema(found, tokenizer, reason)

@@ -36,7 +36,7 @@ class Automaton:
     vocab_size: int
     end_id: int
 
-    _steps: dict[tuple[int, int], int | None] = field(default_factory=dict, init=False)
+    _steps: dict[tuple[int, int], int] = field(default_factory=dict, init=False)
     """What `follow` has found, for the next time."""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -95,13 +95,16 @@ class Automaton:
     def follow(self, state: int, token: int) -> int | None:
         """The state after a token; None where the token is not allowed."""
         key = (state, token)
-        if key not in self._steps:
-            if len(self._steps) > _MOST_STEPS:
-                self._steps.clear()
+        after = self._steps.get(key)
+        if after is None:
             edges = slice(self.begin_S[state], self.begin_S[state + 1])
             found = np.nonzero(np.isin(self.set_E[edges], self._sets_with(token)))[0]
-            self._steps[key] = int(self.target_E[edges][found[0]]) if len(found) else None
-        return self._steps[key]
+            if not len(found):
+                return None
+            if len(self._steps) > _MOST_STEPS:
+                self._steps.clear()
+            after = self._steps[key] = int(self.target_E[edges][found[0]])
+        return after
 
     def choices(self, state: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens allowed in a state, and the state after each."""

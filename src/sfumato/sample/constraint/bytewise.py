@@ -12,7 +12,7 @@ from sfumato.sample.constraint.language import Alt, Chars, Language, Repeat, Seq
 
 MOST_PARTS = 100_000  # states of the nondeterministic automaton
 MOST_STATES = 20_000
-MOST_WORK = 4_000_000  # members looked at while subsets are built, about a second
+MOST_WORK = 3_000_000  # members looked at while subsets are built, about a second
 DEAD = -1
 _EMPTY = Seq()
 

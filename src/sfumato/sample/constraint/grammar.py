@@ -3,9 +3,8 @@
 Grammars that nest without a limit are beyond automata. Here the open places are drafted one after the other, each with
 the tokens that may follow what is drafted before it; samplers then commit a beginning of the draft.
 
-Towards the end of the room a token is taken only if a way to a valid end is known that still fits behind it. The way
-is looked for greedily, with what tends to close things first. Where none is known at the start, a text may stay
-unfinished.
+A token is taken only if a way to a valid end is known that still fits behind it. The way is looked for greedily, with
+what tends to close things first. Where none is known at the start, a text may stay unfinished.
 """
 
 import json
@@ -25,10 +24,10 @@ from sfumato.sample.constraint.validation import INSTALL
 from sfumato.text.tokenizer import SPECIAL, Tokenizer
 
 _OPEN = -1
-_CLOSERS = b'"}]):,;0a[({ \n'  # tried in this order where an end is looked for
+_CLOSERS = b'"}]):,;0ntf'  # tried first where an end is looked for, in this order
+_OPENERS = b"[({<- \n\t"  # tried last
 _LONGEST_WAY = 128  # tokens
 _STUCK = 4  # times the same token in a row
-_WORRY = 2.0  # an end is looked for when the room is less than so many times the last one known
 _TRIES = 8  # other tokens that are tried before the known way is taken
 _MOST_KEPT = 4096
 
@@ -95,7 +94,8 @@ class Grammar:
                 break
             left = len(tokens) - place + look.after
             uniform = None if look.uniforms is None else look.uniforms[place]
-            allowed = self._allowed(matcher)
+            over = self.tokenizer.end_id in written[-1:]
+            allowed = np.array([self.tokenizer.end_id]) if over else self._allowed(matcher)
             token = self._token(matcher, written, allowed, sharp_V, uniform, left)
             told_V = np.full_like(plain_V, -np.inf)
             told_V[allowed] = plain_V[allowed]
@@ -148,9 +148,9 @@ class Grammar:
         uniform: float | None,
         left: int,
     ) -> int:
-        """One of the allowed tokens, behind which a way to an end fits if one is known."""
+        """One of the allowed tokens, behind which a way to an end still fits; any, if no way is known."""
         value_C, way = log_p_V[allowed], self._way(written, matcher)
-        if way is None or left > _WORRY * len(way) + 16:
+        if way is None:
             return int(allowed[_picked(value_C, uniform)])
         for _ in range(min(_TRIES, len(allowed))):
             chosen = _picked(value_C, uniform)
@@ -200,8 +200,10 @@ class Grammar:
 
     @cached_property
     def _closers(self) -> np.ndarray:
+        """Tokens of one byte, what closes before what opens."""
         single = {self.tokenizer.token_bytes(token): token for token in range(self.tokenizer.vocab_size)}
-        return np.array([single[bytes([byte])] for byte in _CLOSERS])
+        others = bytes(byte for byte in range(1, 256) if byte not in _CLOSERS + _OPENERS)
+        return np.array([single[bytes([byte])] for byte in _CLOSERS + others + _OPENERS])
 
 
 def _picked(value_C: np.ndarray, uniform: float | None) -> int:

@@ -49,7 +49,7 @@ def parse(pattern: str) -> Language:
     Raises:
         PatternError: not a regular expression, or one that no automaton can follow.
     """
-    return _Reader(_parsed(pattern, 0), ascii_only=False).whole(search=False)
+    return _read(pattern, 0, search=False)
 
 
 def parse_search(pattern: str) -> Language:
@@ -58,16 +58,17 @@ def parse_search(pattern: str) -> Language:
     Raises:
         PatternError: as for `parse`.
     """
-    return _Reader(_parsed(pattern, re.ASCII), ascii_only=True).whole(search=True)
+    return _read(pattern, re.ASCII, search=True)
 
 
-def _parsed(pattern: str, flags: int) -> Any:
+def _read(pattern: str, flags: int, *, search: bool) -> Language:
     if len(pattern) > _LONGEST:
         raise PatternError(f"{len(pattern)} characters, expected at most {_LONGEST}; shorten it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return parser.parse(pattern, flags)
+            found = parser.parse(pattern, flags)
+        return _Reader(found, ascii_only=bool(flags & re.ASCII)).whole(search=search)
     except re.error as error:
         where = "" if error.pos is None else f" at character {error.pos + 1}"
         raise PatternError(f"not a regular expression: {error.msg}{where}") from None

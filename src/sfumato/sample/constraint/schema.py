@@ -42,7 +42,7 @@ _FORMATS = {
     "uri": r"https?://[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9]+)*\.[a-z]{2,10}(/[A-Za-z0-9._~-]+)*/?",
 }
 _FORMATS["date-time"] = f"{_FORMATS['date']}T{_FORMATS['time']}"
-_MOST_PLACES = 20_000  # of a schema, as often as references lead there
+_MOST_PLACES = 5_000  # of a schema, as often as references lead there
 _EVERYWHERE = ("type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref")
 _ALL_TYPES = ("object", "array", "string", "number", "boolean", "null")
 
@@ -114,7 +114,7 @@ class Documents:
     def _reference(self, schema: dict[str, Any], at: str, within: tuple[str, ...]) -> Language:
         ref = schema["$ref"]
         if within.count(ref) >= self.depth:
-            return NOTHING
+            return self._nothing(at, f"$ref {ref!r} leads to itself without an end")
         rest = {key: value for key, value in schema.items() if key != "$ref"}
         return self._of(_placed(merged, at, rest, self.resolved(ref, at)), at, (*within, ref))
 
@@ -141,7 +141,7 @@ class Documents:
             while isinstance(part, dict) and "$ref" in part:  # its keywords are needed, not its documents
                 ref, rest = part["$ref"], {key: value for key, value in part.items() if key != "$ref"}
                 if within.count(ref) >= self.depth:
-                    return NOTHING
+                    return self._nothing(at, f"$ref {ref!r} leads to itself without an end")
                 part = _placed(merged, f"{at}/allOf/{i}", rest, self.resolved(ref, f"{at}/allOf/{i}"))
                 within = (*within, ref)
             joined = _placed(merged, at, joined, part)
@@ -162,7 +162,7 @@ class Documents:
         fitting = [value for value in values if self.takes(schema, value)]
         if not fitting:
             return self._nothing(at, f"no value of {'const' if 'const' in schema else 'enum'} fits the other keywords")
-        return Alt(tuple(literal(json.dumps(v, ensure_ascii=False, separators=(",", ":"))) for v in fitting))
+        return Alt(tuple(literal(_written(value)) for value in fitting))
 
     def _string(self, schema: dict[str, Any], at: str) -> Language:
         least, most = schema.get("minLength", 0), schema.get("maxLength")
@@ -192,7 +192,10 @@ class Documents:
         low, high = bounds.whole() if kind == "integer" else (0, 0)
         if bounds.empty or low > high:
             return self._nothing(at, "no number lies between its minimum and its maximum")
-        return integers(bounds) if kind == "integer" else numbers(bounds)
+        language = integers(bounds) if kind == "integer" else numbers(bounds)
+        if language == NOTHING:
+            raise NotRegular(f"{_at(at)}: the bounds are closer together than a few decimals")
+        return language
 
     def _array(self, schema: dict[str, Any], at: str, within: tuple[str, ...]) -> Language:
         first, least, most = schema.get("prefixItems", []), schema.get("minItems", 0), schema.get("maxItems")
@@ -224,7 +227,7 @@ class Documents:
         pairs = []
         for name, part in properties.items():
             value = self._of(part, f"{at}/properties/{_pointer(name)}", within)
-            pairs.append((seq(json.dumps(name, ensure_ascii=False) + ":", value), name in required))
+            pairs.append((seq(_written(name) + ":", value), name in required))
         return seq("{", _members(pairs), "}")
 
     def _map(self, value: Any, least: int, most: int | None, at: str, within: tuple[str, ...]) -> Language:
@@ -297,6 +300,16 @@ def _cut(language: Language, least: int, most: int | None) -> Language | None:
     limits = [limit for limit in (repeat.most, most) if limit is not None]
     low, high = max(repeat.least, least), min(limits, default=None)
     return NOTHING if high is not None and low > high else Repeat(one, low, high)
+
+
+def _written(value: Any) -> str:
+    """The value as JSON; what UTF-8 cannot carry is escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"))
+    return text
 
 
 def _bounds(schema: dict[str, Any]) -> Bounds:
