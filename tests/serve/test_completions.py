@@ -190,6 +190,11 @@ def test_more_than_the_context_holds_is_refused_with_numbers(here):
     refused(here.post(PATH, prompt="Tom " * 400, max_tokens=5), "prompt", "context_length_exceeded")
 
 
+def test_without_a_length_the_text_ends_with_the_context(here):
+    answer = here.post(PATH, prompt=" word" * 240, seed=1)
+    assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] <= 15
+
+
 def test_an_unknown_model_is_not_found(here):
     response = here.post(PATH, model="gpt-4", prompt="Tom")
     assert response.status_code == 404 and response.json()["error"]["code"] == "model_not_found"

@@ -14,7 +14,7 @@ OPERATIONS = [
     *(("POST", path) for path in ("/tokenize", "/admin/reload")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{name}", "/v1/stats", "/health", "/ready", "/metrics")),
 ]
-EXAMPLES = 12
+EXAMPLES = 8
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from sfumato.cli.serve import LOCAL
 from sfumato.serve.auth import Keys
 from sfumato.serve.service import Options
 
@@ -119,9 +120,18 @@ def test_a_sampler_is_a_name_and_never_a_file(here, tmp_path):
     assert response.status_code == 400 and response.json()["error"]["param"] == "sampler"
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost", 200), ("127.0.0.1:8000", 200), ("[::1]:8000", 200), ("LOCALHOST:1", 200), ("evil.example", 403)],
+)
+def test_an_open_server_answers_to_its_own_name_only(make, host: str, status: int):
+    here = make(Options(hosts=frozenset(LOCAL)))
+    assert here.ask("GET", "/v1/models", headers={"host": host}).status_code == status
+
+
 @pytest.mark.parametrize("log_prompts", [False, True])
 def test_prompts_are_logged_only_if_asked_for(make, caplog: pytest.LogCaptureFixture, log_prompts: bool):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "sfumato.serve")
     here = make(Options(log_prompts=log_prompts))
     secret = "the dark secret of Tom"
     here.post("/v1/completions", prompt=secret, max_tokens=4)

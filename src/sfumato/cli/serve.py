@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sfumato.store.feedback import FeedbackStore
 
 DEFAULT_MODELS = ("tiny", "tiny-ar", "tiny-chat")
+LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +56,18 @@ def run(words: list[str], out: TextIO) -> None:
     keys = Keys.read(options.api_key_file) if options.api_key_file else Keys()
     models, store = _models(options.model), _store(options.feedback_url)
     sock = server.listen(options.host, options.port)
-    if not keys.digests and options.host not in ("127.0.0.1", "localhost", "::1"):
+    local = options.host in LOCAL
+    if not keys.digests and not local:
         log.warning("no --api-key-file: everybody who reaches %s may ask", options.host)
     workers = Workers(_worker_config(options, models), workers=options.workers, queue_rows=options.queue)
     behaviour = ServiceOptions(
-        keys, options.rate, options.cors_origin, options.max_body, options.log_prompts, options.grace
+        keys=keys,
+        rate=options.rate,
+        cors_origins=options.cors_origin,
+        max_body=options.max_body,
+        hosts=frozenset() if keys.digests or not local else frozenset(LOCAL),
+        log_prompts=options.log_prompts,
+        grace=options.grace,
     )
     app = create_app(workers, behaviour, store, manage=False)
     server.run(app, app.state.service, sock, out)

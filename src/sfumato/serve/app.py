@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from starlette.middleware.cors import CORSMiddleware
 
 from sfumato.serve import chat, completions, denoise, errors, feedback, operations
-from sfumato.serve.middleware import Guard, LimitBody
+from sfumato.serve.middleware import CheckHost, Guard, LimitBody
 from sfumato.serve.page import HEADERS, page_router
 from sfumato.serve.reference import reference
 from sfumato.serve.service import Options, Service
@@ -60,6 +60,7 @@ def create_app(
         return HTMLResponse(reference(app.openapi()), headers=HEADERS)
 
     app.include_router(page_router())
+    app.add_middleware(CheckHost, names=here.options.hosts)
     app.add_middleware(LimitBody, most=here.options.max_body)
     if here.options.cors_origins:
         origins = [*here.options.cors_origins]

@@ -10,12 +10,13 @@ from sfumato.sample.front import Front
 from sfumato.serve.constraints import Wanted
 from sfumato.serve.errors import BadRequest
 from sfumato.serve.replies import Completion, answers
+from sfumato.serve.rows import row_around
 from sfumato.serve.running import finished
 from sfumato.serve.schemas import MOST_TEXTS, CompletionRequest, FimRequest, Generation
 from sfumato.serve.service import Model, service
 from sfumato.serve.sse import events, openai_chunks
 from sfumato.serve.streams import Place, RowView, completion_logprobs
-from sfumato.serve.task import Asked, Task, continued, new_task, seeds
+from sfumato.serve.task import Asked, Task, new_task, seeds
 from sfumato.text.prompt import Row
 
 router = APIRouter(tags=["OpenAI"])
@@ -84,33 +85,11 @@ def _task(model: Model, body: _Body, owner: str, prompts: Sequence[str], suffix:
 
 def _row(front: Front, body: Generation, prompt: str, suffix: str | None) -> tuple[Row, int]:
     """The row, and how many given tokens stand at its end."""
-    tokens = [front.tokenizer.start_id, *front.tokenizer.encode(prompt)]
+    before = [front.tokenizer.start_id, *front.tokenizer.encode(prompt)]
     if not suffix:
-        return continued(front, tokens, body.max_tokens or TOKENS), 0
+        return row_around(front, before, body.max_tokens or max(1, min(TOKENS, front.context - len(before)))), 0
     behind = [*front.tokenizer.encode(suffix), front.tokenizer.end_id]
-    room = body.max_tokens or HOLE_TOKENS
-    return filled(front, tokens, room, behind), len(behind)
-
-
-def filled(front: Front, before: list[int], room: int, behind: list[int]) -> Row:
-    """Tokens, a hole and more tokens.
-
-    Raises:
-        BadRequest: more than the context holds.
-    """
-    needed = len(before) + room + len(behind)
-    if needed > front.context:
-        raise BadRequest(
-            f"this model's context is {front.context} tokens, but {needed} are asked for "
-            f"({len(before) + len(behind)} given, {room} to write); shorten one or the other",
-            "max_tokens" if len(before) + len(behind) < front.context else "prompt",
-            "context_length_exceeded",
-        )
-    given = [False] * len(before), [False] * len(behind)
-    if front.grows:
-        gaps = [False] * (len(before) - 1) + [True] + given[1]
-        return Row(before + behind, given[0] + given[1], gaps, needed)
-    return Row(before + [front.tokenizer.mask_id] * room + behind, given[0] + [True] * room + given[1])
+    return row_around(front, before, body.max_tokens or HOLE_TOKENS, behind), len(behind)
 
 
 def _completion(task: Task, body: _Body) -> dict[str, Any]:

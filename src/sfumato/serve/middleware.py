@@ -1,7 +1,9 @@
 """What stands before every endpoint: the size of bodies, headers of safety, and the counting of answers."""
 
 import asyncio
+import re
 import time
+from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -66,6 +68,28 @@ class LimitBody:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than the {self.most} bytes allowed", code="request_too_large")
+
+
+class CheckHost:
+    """Refuses requests for another host's name.
+
+    A server that is open to everybody on this machine would else be open to every page in its browser: a page may give
+    its own name the address 127.0.0.1, and then ask as if it came from here.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]):
+        """Answer to `names` only."""
+        self.app, self.names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and self.names:
+            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
+            if re.sub(r":\d+$", "", host) not in self.names:
+                message = "without --api-key-file this server answers only at http://localhost and http://127.0.0.1"
+                await ApiError(403, message, code="wrong_host").response()(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class Guard:

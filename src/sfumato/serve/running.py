@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 
 from fastapi import Request
 
@@ -35,8 +35,8 @@ async def advance(service: Service, http: Request, task: Task) -> AsyncGenerator
     watch = Stopwatch(service, task)
     job = Job(task.id, task.model.name, task.model.version, task.rows, task.owner)
     try:
-        with worker_errors():
-            async for index in _written(service, http, task, job, watch):
+        async with aclosing(_written(service, http, task, job, watch)) as changes:
+            async for index in changes:
                 yield index
         for index, view in enumerate(task.views):
             if not view.finish:
@@ -52,10 +52,8 @@ async def _written(
     service: Service, http: Request, task: Task, job: Job, watch: "Stopwatch"
 ) -> AsyncGenerator[int, None]:
     """The views that change, until all are finished or the client cancels."""
-    async with aclosing(_until(http, service.workers.run(job))) as updates:
+    async with aclosing(_updates(service, http, job)) as updates:
         async for update in updates:
-            if update.error:
-                raise from_value_error(ValueError(update.error), FIELDS)
             view = task.views[update.row]
             if update.event is None or view.finish:
                 continue
@@ -68,11 +66,14 @@ async def _written(
                 return
 
 
-@contextmanager
-def worker_errors() -> Iterator[None]:
-    """What workers raise, as answers."""
+async def _updates(service: Service, http: Request, job: Job | Probe) -> AsyncGenerator[Update, None]:
+    """What a worker says of a job; what it raises is raised as an answer."""
     try:
-        yield
+        async with aclosing(_until(http, service.workers.run(job))) as updates:
+            async for update in updates:
+                if update.error:
+                    raise from_value_error(ValueError(update.error), FIELDS)
+                yield update
     except Busy as error:
         raise ApiError(503, str(error) or "too many requests wait", code="busy", retry_after=RETRY_SECONDS) from None
     except WorkerLost as error:
@@ -155,11 +156,8 @@ async def answer_of(service: Service, http: Request, probe: Probe) -> Influence:
         ApiError: as `advance`.
         Gone: as `advance`.
     """
-    with worker_errors():
-        async with aclosing(_until(http, service.workers.run(probe))) as updates:
-            async for update in updates:
-                if update.error:
-                    raise from_value_error(ValueError(update.error), FIELDS)
-                if update.influence:
-                    return update.influence
+    async with aclosing(_updates(service, http, probe)) as updates:
+        async for update in updates:
+            if update.influence:
+                return update.influence
     raise Gone

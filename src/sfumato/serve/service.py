@@ -49,6 +49,8 @@ class Options:
     cors_origins: tuple[str, ...] = ()
     max_body: int = 1 << 20
     """Bytes."""
+    hosts: frozenset[str] = frozenset()
+    """Names that the server answers to; none = to all."""
     log_prompts: bool = False
     grace: float = 30.0
     """Seconds that running requests get at the end."""

@@ -8,7 +8,6 @@ from typing import Any
 from sfumato.sample.front import Front, Plan
 from sfumato.sample.rows import Request
 from sfumato.serve.constraints import Wanted
-from sfumato.serve.errors import BadRequest
 from sfumato.serve.schemas import Settings
 from sfumato.serve.service import Model, new_id, new_seed
 from sfumato.serve.streams import RowView
@@ -177,24 +176,3 @@ def _steps(front: Front, plan: Plan, body: Settings, row: Row) -> int:
         return row.room
     blocks = -(-row.room // plan.block) + 1 if plan.block else 1
     return max(1, blocks, _EFFORT[body.reasoning_effort](row.room))
-
-
-def continued(front: Front, tokens: Sequence[int], max_tokens: int, param: str = "max_tokens") -> Row:
-    """Tokens, and open places behind them.
-
-    Raises:
-        BadRequest: more than the context holds.
-    """
-    needed = len(tokens) + max_tokens
-    if needed > front.context:
-        raise BadRequest(
-            f"this model's context is {front.context} tokens, but {needed} are asked for ({len(tokens)} given, "
-            f"{max_tokens} to write); shorten one or the other",
-            param if len(tokens) < front.context else "prompt" if param == "max_tokens" else "messages",
-            "context_length_exceeded",
-        )
-    if front.grows:
-        gaps = [False] * (len(tokens) - 1) + [True]
-        return Row([*tokens], [False] * len(tokens), gaps, needed)
-    mask = front.tokenizer.mask_id
-    return Row([*tokens, *[mask] * max_tokens], [False] * len(tokens) + [True] * max_tokens)
