@@ -44,7 +44,7 @@ def test_no_request_is_a_failure_of_ours(here, published: dict[str, Any], method
 
 
 def send(here, published: dict[str, Any], operation: Any, case: Case) -> None:
-    body = affordable(case.body) if isinstance(case.body, dict) else case.body
+    body = likely(case.path, case.body) if isinstance(case.body, dict) else case.body
     made = case.as_transport_kwargs()
     sendable = isinstance(body, (dict, list, str, int, float, bool, type(None)))
     url = made["url"] if made["url"].startswith("/") else "/" + made["url"].split("/", 3)[-1]
@@ -57,13 +57,24 @@ def send(here, published: dict[str, Any], operation: Any, case: Case) -> None:
         jsonschema.validate(response.json(), {**content, "components": published["components"]})
 
 
-def affordable(body: dict[str, Any]) -> dict[str, Any]:
-    """The request with less to write: it is its shape that matters."""
+def likely(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The request nearer to sense, so that more than the schema is tested, and with less to write."""
     most = {"n": 2, "max_tokens": 8, "max_completion_tokens": 8, "edit_steps": 2, "corrections": 1}
-    small = {
-        key: most[key] if key in most and isinstance(value, int) and value > most[key] else value
-        for key, value in body.items()
+    near = {
+        key: int(value) if isinstance(value, float) and value.is_integer() else value for key, value in body.items()
     }
-    if isinstance(prompts := small.get("prompt"), list):
-        small["prompt"] = prompts[:2]
-    return {"max_tokens": 8, **small} if "prompt" in small else small
+    near = {key: min(value, most[key]) if key in most and type(value) is int else value for key, value in near.items()}
+    if isinstance(near.get("model"), str) or "messages" in near:
+        near["model"] = "talk"
+    if isinstance(prompts := near.get("prompt"), list):
+        near["prompt"] = prompts[:2]
+    if "prompt" in near:
+        near.setdefault("max_tokens", 8)
+    if isinstance(tokens := near.get("tokens"), list) and all(type(token) is int for token in tokens):
+        near["tokens"] = [3, *(token % 3072 for token in tokens[:30])]
+        near |= {"position": 1} if path == "/v1/influence" else {"noise": [1]}
+    elif path == "/v1/denoise" and "warm_start" not in near:
+        near["template"] = f"Tom{{3}} {str(near.get('template'))[:20].replace('{', '{{').replace('}', '}}')}{{2}}."
+    if isinstance(edits := near.get("edits"), list) and isinstance(near.get("text"), str):
+        near["edits"] = [{**edit, "start": 0, "end": len(near["text"])} for edit in edits[:1] if isinstance(edit, dict)]
+    return near

@@ -17,7 +17,7 @@ MOST_TEXTS = 32
 STOPS = 4
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Probability = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=1e-6, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Token = Annotated[int, Field(ge=0, lt=2**31)]
