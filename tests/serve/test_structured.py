@@ -82,6 +82,25 @@ def test_a_named_function_is_called(here, stream: bool):
     jsonschema.validate(json.loads(calls[0]["function"]["arguments"]), PERSON)
 
 
+def test_arguments_may_refer_to_parts_of_their_schema(here):
+    parameters = {
+        "type": "object",
+        "properties": {"who": {"$ref": "#/$defs/who"}, "whom": {"$ref": "#/$defs/who"}},
+        "required": ["who", "whom"],
+        "additionalProperties": False,
+        "$defs": {"who": {"enum": ["Tom", "Lily"]}},
+    }
+    tools = [{"type": "function", "function": {"name": "greet", "parameters": parameters}}]
+    (call,) = here.post(CHAT, **ASK, tools=tools, tool_choice="required").json()["choices"][0]["message"]["tool_calls"]
+    jsonschema.validate(json.loads(call["function"]["arguments"]), parameters)
+
+
+def test_a_text_that_is_complete_in_its_last_place_has_stopped(here):
+    tokens = len(here.post("/tokenize", text="yes").json()["tokens"])
+    answer = here.post(COMPLETIONS, prompt="Tom said ", max_tokens=tokens, choice=["yes"]).json()
+    assert answer["choices"][0]["text"] == "yes" and answer["choices"][0]["finish_reason"] == "stop"
+
+
 @pytest.mark.parametrize("choice", [None, "auto", "none"])
 def test_tools_that_may_be_left_are_left(here, choice: str | None):
     assert content(here.post(CHAT, **ASK, tools=TOOLS, tool_choice=choice)) is not None

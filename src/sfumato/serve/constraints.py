@@ -1,7 +1,7 @@
 """What a text must satisfy, as clients say it: regex, choice, grammar, a response format, or a call of a tool."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,8 +70,7 @@ def _call(body: ChatRequest) -> Wanted | None:
     functions = callable_functions(body)
     if not functions:
         return None
-    calls = [_call_schema(function) for function in functions]
-    return Wanted("json_schema", calls[0] if len(calls) == 1 else {"anyOf": calls}, "tools")
+    return Wanted("json_schema", _call_schema(functions), "tools")
 
 
 def callable_functions(body: ChatRequest) -> list[Function]:
@@ -90,13 +89,33 @@ def callable_functions(body: ChatRequest) -> list[Function]:
     return functions
 
 
-def _call_schema(function: Function) -> dict[str, Any]:
-    """JSON that calls a function."""
+def _call_schema(functions: Sequence[Function]) -> dict[str, Any]:
+    """JSON that calls one of the functions."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": function.name}, "arguments": {"$ref": f"#/$defs/{function.name}"}},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for function in functions
+    ]
+    arguments = {
+        function.name: _moved(function.parameters or {"type": "object"}, f"#/$defs/{function.name}")
+        for function in functions
+    }
+    return {"anyOf": calls, "$defs": arguments}
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema whose references to its own parts hold where it is now a part of another one."""
+    if isinstance(schema, list):
+        return [_moved(part, place) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
     return {
-        "type": "object",
-        "properties": {"name": {"const": function.name}, "arguments": function.parameters or {"type": "object"}},
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
+        key: place + part[1:] if key == "$ref" and isinstance(part, str) and part[:1] == "#" else _moved(part, place)
+        for key, part in schema.items()
     }
 
 

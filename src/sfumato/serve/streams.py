@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sfumato.sample.constraint import Constraint
 from sfumato.sample.trace import Commit, Event
 from sfumato.text.prompt import Row
 from sfumato.text.tokenizer import Tokenizer
@@ -49,6 +50,7 @@ class RowView:
         blocks: Sequence[int] = (),
         tail: int = 0,
         stops: Sequence[str] = (),
+        constraint: Constraint | None = None,
     ):
         """The view of a row before its first step.
 
@@ -58,12 +60,14 @@ class RowView:
             blocks: for each place the number of its block, -1 where nothing is written.
             tail: given tokens at the row's end that are no part of the completion.
             stops: texts at which the completion ends; it does not hold them.
+            constraint: what the completion satisfies; it ends where that is complete, even without an end token.
         """
         self.tokenizer, self.tail, self.stops = tokenizer, tail, tuple(stops)
         self.places = [
             Place(token, "masked" if open_ else "given") for token, open_ in zip(row.tokens, row.editable, strict=True)
         ]
         self.first = row.first_written
+        self._constraint = constraint
         self._blocks = blocks
         self.text = ""
         self.finish: str | None = None
@@ -147,9 +151,14 @@ class RowView:
             self.text += self._decoder.decode(self.tokenizer.token_bytes(place.token))
         if done:
             self.text += self._decoder.decode(b"", final=True)
-            closed = any(place.token == self.tokenizer.end_id for place in self.places)
-            self.finish = "stop" if self._ended or closed else "length"
+            self.finish = "stop" if self._ended or self._complete() else "length"
         self._cut()
+
+    def _complete(self) -> bool:
+        """Whether the finished text needs no end token: it stands in closed text, or a constraint has what it wants."""
+        tokens = [place.token for place in self.places]
+        completion = tokens[self.first : len(tokens) - self.tail]
+        return self.tokenizer.end_id in tokens or bool(self._constraint and self._constraint.complete(completion))
 
     def _cut(self) -> None:
         """End the text before the first stop string."""

@@ -140,8 +140,6 @@ def new_task(
     front = model.front
     options = {name: value for name in _SETTINGS if (value := getattr(body, name)) is not None}
     constraint = wanted.build(front.tokenizer) if wanted else None
-    if constraint and constraint.sequential and body.sampler is None:
-        options["sampler"] = "left_to_right"
     plan = front.plan(options | {"block": body.block_length}, in_sight=in_sight)
     rows, views = [], []
     for one in asked:
@@ -158,7 +156,8 @@ def new_task(
         )
         rows.append(row)
         blocks = row.blocks(front.layout)
-        views.append(RowView(one.row, front.tokenizer, blocks=blocks, tail=one.tail, stops=stops))
+        view = RowView(one.row, front.tokenizer, blocks=blocks, tail=one.tail, stops=stops, constraint=constraint)
+        views.append(view)
     return Task(new_id(_PREFIX[kind]), kind, model, plan, tuple(rows), views, asked[0].seed, owner, prompts, n)
 
 
