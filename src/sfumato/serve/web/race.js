@@ -32,7 +32,7 @@ export function race(panel, models) {
     better.root,
     h("p", { className: "hint" }, "Measured in this browser, from sending the request: the network, the server's queue and",
       " the drawing count. Both models run at the same time and share the server. NFE = forward passes, TPF = tokens per",
-      " forward pass. The diffusion model makes as many passes as the settings say, here one for three tokens. A figure of",
+      " forward pass. The diffusion model makes as many passes as its steps allow, at first one for three tokens. A figure of",
       " speed says nothing about how good the text is."),
   );
   return {};
