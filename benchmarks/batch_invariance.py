@@ -10,20 +10,10 @@ import argparse
 import json
 
 import bench
+from serve_load import PROMPTS
 
 from sfumato.sample.language_model import LanguageModel
 from sfumato.serve.engine import Engine, Job
-
-PROMPTS = (
-    "Once upon a time",
-    "One day, Tom",
-    "The big dog ran to the",
-    "Lily",
-    "There was a",
-    "Mom said",
-    "A",
-    "In the park",
-)
 
 
 def write(

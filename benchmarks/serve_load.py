@@ -1,7 +1,8 @@
 """The server under load, on loopback: 8 rows against 1, latency with and without a page that streams, overload.
 
-Every answer is compared with the answer to the same request alone: a lost or wrong one is counted, and ends the script
-with exit code 1. So the speed is that of the same texts.
+Every answer is compared with the answer to the same request alone, so the speed is that of the same texts. A lost one,
+or with --batch-invariant one that differs at all, ends the script with exit code 1; without it the arithmetic of larger
+matrix products may flip a token in a hundred texts (see batch_invariance.py), and more than one in twenty is an error.
 
     python benchmarks/serve_load.py --clients 64 --requests 192
 """
@@ -102,7 +103,7 @@ def summary(run: dict[str, Any], expected: dict[int, str]) -> dict[str, Any]:
         **{f"p{q}": round(quantile(seconds, q), 3) for q in (50, 95)},
         "tpf": round(tokens / sum(found["nfe"] for found in good), 2),
         "lost": len(run["answers"]) - len(good),
-        "wrong": sum(found.get("text") != expected[n] for n, found in run["answers"].items() if "text" in found),
+        "differ": sum(found.get("text") != expected[n] for n, found in run["answers"].items() if "text" in found),
     }
 
 
@@ -163,6 +164,8 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
         async with page(address, args) as first:
             found["8 rows, 16 clients and a page"] = summary(await load(address, numbers, 16, args), expected)
         first = sorted(first)
+    with server(args.model, "--rows", "8", "--queue", "4096", "--batch-invariant") as address:
+        found["8 rows, each by itself"] = summary(await load(address, numbers, args.clients, args), expected)
     with server(args.model, "--rows", "8", "--queue", "8") as address:
         turned_away = await overload(address, args)
     return {
@@ -188,15 +191,16 @@ def main() -> int:
     slow, fast = (runs[f"{rows}, {args.clients} clients"] for rows in ("1 row", "8 rows"))
     found["ratio"] = round(fast["tokens_per_second"] / slow["tokens_per_second"], 2)
     found["model"], found["machine"] = args.model, bench.machine(device, dtype)
-    print(f"{'':32}{'tokens/s':>10}{'req/s':>8}{'p50 s':>8}{'p95 s':>8}{'TPF':>6}{'lost':>6}{'wrong':>7}")
+    print(f"{'':32}{'tokens/s':>10}{'req/s':>8}{'p50 s':>8}{'p95 s':>8}{'TPF':>6}{'lost':>6}{'differ':>8}")
     for name, row in runs.items():
         figures = f"{row['tokens_per_second']:>10}{row['requests_per_second']:>8}{row['p50']:>8}{row['p95']:>8}"
-        print(f"{name:32}{figures}{row['tpf']:>6}{row['lost']:>6}{row['wrong']:>7}")
+        print(f"{name:32}{figures}{row['tpf']:>6}{row['lost']:>6}{row['differ']:>8}")
     print(f"8 rows against 1, {args.clients} clients: {found['ratio']}x")
     print(f"first text of the page: {found['page_first_text']}; overload: {found['overload']}")
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    right = not any(row["lost"] or row["wrong"] for row in runs.values())
+    most = {name: 0 if "itself" in name else args.requests // 20 for name in runs}
+    right = not any(row["lost"] or row["differ"] > most[name] for name, row in runs.items())
     return 0 if right and found["overload"]["recovered"] and found["overload"]["told_when"] else 1
 
 
