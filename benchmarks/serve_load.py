@@ -52,15 +52,11 @@ def server(model: str, *flags: str) -> Iterator[str]:
 
 def question(number: int, args: argparse.Namespace) -> dict[str, Any]:
     """The body of a request; the same number is the same request."""
-    return {
-        "model": args.model,
-        "prompt": PROMPTS[number % len(PROMPTS)],
-        "max_tokens": args.max_tokens,
-        "seed": number,
-        "temperature": 0.7,
-        "sampler": "confidence",
-        "steps": -(-args.max_tokens // args.tokens_per_forward),
-    }
+    body = {"model": args.model, "prompt": PROMPTS[number % len(PROMPTS)], "max_tokens": args.max_tokens}
+    body |= {"seed": number, "temperature": 0.7}
+    if args.model == args.twin:  # from left to right, one forward a token
+        return body
+    return body | {"sampler": "confidence", "steps": -(-args.max_tokens // args.tokens_per_forward)}
 
 
 async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +99,13 @@ def summary(run: dict[str, Any], expected: dict[int, str]) -> dict[str, Any]:
         **{f"p{q}": round(quantile(seconds, q), 3) for q in (50, 95)},
         "tpf": round(tokens / sum(found["nfe"] for found in good), 2),
         "lost": len(run["answers"]) - len(good),
-        "differ": sum(found.get("text") != expected[n] for n, found in run["answers"].items() if "text" in found),
+        "differ": sum(
+            found["text"] != expected.get(n, found["text"]) for n, found in run["answers"].items() if "text" in found
+        ),
+            found.get("text") != expected.get(n, found.get("text"))
+            for n, found in run["answers"].items()
+            if "text" in found
+        ),
     }
 
 
@@ -168,6 +170,11 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
         found["8 rows, each by itself"] = summary(await load(address, numbers, args.clients, args), expected)
     with server(args.model, "--rows", "8", "--queue", "8") as address:
         turned_away = await overload(address, args)
+    twin = argparse.Namespace(**vars(args) | {"model": args.twin})
+    with server(args.twin, "--rows", "8", "--queue", "4096") as address:
+        found[f"{args.twin}, 8 rows, {args.clients} clients"] = summary(
+            await load(address, numbers, args.clients, twin), {}
+        )
     return {
         "runs": found,
         "page_first_text": {f"p{q}": round(quantile(first, q), 3) for q in (50, 95)} if first else None,
@@ -180,6 +187,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     bench.add_flags(parser)
     parser.add_argument("--model", default="tiny", help="(default: %(default)s)")
+    parser.add_argument("--twin", default="tiny-ar", help="an autoregressive model beside it (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--requests", type=int, default=192, help="of each run (default: %(default)s)")
     parser.add_argument("--tokens-per-forward", type=int, default=4, help="(default: %(default)s)")
@@ -196,6 +204,9 @@ def main() -> int:
         figures = f"{row['tokens_per_second']:>10}{row['requests_per_second']:>8}{row['p50']:>8}{row['p95']:>8}"
         print(f"{name:32}{figures}{row['tpf']:>6}{row['lost']:>6}{row['differ']:>8}")
     print(f"8 rows against 1, {args.clients} clients: {found['ratio']}x")
+    twin = runs[f"{args.twin}, 8 rows, {args.clients} clients"]["tokens_per_second"]
+    found["ratio_to_twin"] = round(fast["tokens_per_second"] / twin, 2)
+    print(f"against {args.twin}, which writes from left to right: {found['ratio_to_twin']}x")
     print(f"first text of the page: {found['page_first_text']}; overload: {found['overload']}")
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
