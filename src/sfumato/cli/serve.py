@@ -44,6 +44,7 @@ def run(words: list[str], out: TextIO) -> None:
     options = parse(Options, words, "sfumato serve", about)
     import logging
 
+    _check_installed()
     from sfumato.serve import server
     from sfumato.serve.app import create_app
     from sfumato.serve.auth import Keys
@@ -71,6 +72,15 @@ def run(words: list[str], out: TextIO) -> None:
     )
     app = create_app(workers, behaviour, store, manage=False)
     server.run(app, app.state.service, sock, out)
+
+
+def _check_installed() -> None:
+    """ConfigError where the package was installed without what serving needs."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"serving needs {', '.join(missing)}, not installed here: pip install 'sfumato[serve]'")
 
 
 def _worker_config(options: Options, models: dict[str, str]) -> "WorkerConfig":

@@ -13,7 +13,7 @@ export function race(panel, models) {
   const twin = models.find(isAutoregressive);
   const lanes = [lane("A", models, models.find((one) => !isAutoregressive(one))), lane("B", models, twin ?? models.at(-1))];
   const prompt = h("textarea", { rows: 2, value: "One day, a little girl named Lily", spellcheck: false });
-  const options = settings({ tokens: 96, sampler: "confidence", steps: 32 }); // three tokens a forward pass
+  const options = settings({ tokens: 96, sampler: "confidence", steps: 48 }); // two tokens a forward pass
   const better = preference(() => (lanes.every((one) => one.id()) ? lanes.map((one) => one.id()) : null));
   const running = runButton("Start", async (signal) => {
     if (!prompt.value) throw new ApiError("the prompt is empty; write the beginning of a text");
@@ -32,7 +32,7 @@ export function race(panel, models) {
     better.root,
     h("p", { className: "hint" }, "Measured in this browser, from sending the request: the network, the server's queue and",
       " the drawing count. Both models run at the same time and share the server. NFE = forward passes, TPF = tokens per",
-      " forward pass. The diffusion model makes as many passes as its steps allow, at first one for three tokens. A figure of",
+      " forward pass. The diffusion model makes as many passes as its steps allow, at first one for two tokens. A figure of",
       " speed says nothing about how good the text is."),
   );
   return {};
