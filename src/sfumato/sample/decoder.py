@@ -18,13 +18,14 @@ from sfumato.model.device import bookkeeping_device
 from sfumato.model.layout import Layout
 from sfumato.model.transformer import Denoiser
 from sfumato.process import Gaussian, Growing, Process
+from sfumato.sample.beginnings import Beginnings
 from sfumato.sample.categorical import Draw
 from sfumato.sample.compiled import CompiledTrunk
 from sfumato.sample.constraint.constrained import check_constraint, constrained, kept
 from sfumato.sample.forward import Counters, Forward
 from sfumato.sample.guided import Guided
 from sfumato.sample.latents import Latents
-from sfumato.sample.prefix import Beginnings, PrefixStore
+from sfumato.sample.prefix import PrefixStore
 from sfumato.sample.reuse import Reuse
 from sfumato.sample.rows import Request, grown, narrowed, new_rows, stacked
 from sfumato.sample.sampler import Sampler
