@@ -177,3 +177,26 @@ def test_influence_is_answered_between_steps(model: LanguageModel):
     found = updates["p"].influence
     assert found is not None and len(found.delta) == len(tokens) - 2
     assert "position: expected 1 to" in updates["q"].error
+
+
+def test_a_model_that_comes_back_goes_on_with_its_rows(model: LanguageModel):
+    busy = engine(model)
+    busy.submit(job(model, "Tom"))
+    busy.step()
+    busy.retire("m", "v1")
+    busy.load("m", "v1", model)
+    assert ("Tom", 0) in finish(busy)
+    busy.submit(job(model, "Ben"))
+    assert ("Ben", 0) in finish(busy)
+
+
+def test_what_fails_as_it_begins_ends_itself_alone(model: LanguageModel, caplog: pytest.LogCaptureFixture):
+    busy = engine(model)
+    bad = job(model, "Tom", id="bad")
+    busy.submit(replace(bad, rows=(replace(bad.rows[0], sampler=None),)))
+    busy.submit(Probe("probe", "m", "v1", (3, 1 << 30), 1))
+    busy.submit(job(model, "Ben"))
+    updates = run(busy)
+    assert [update.job for update in updates if update.fault] == ["bad", "probe"]
+    assert any(update.job == "Ben" and update.event and update.event.done for update in updates)
+    assert "a request cannot begin" in caplog.text

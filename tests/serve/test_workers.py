@@ -1,6 +1,7 @@
 """Real worker processes, from the side of the event loop."""
 
 import asyncio
+import multiprocessing
 import os
 import shutil
 import signal
@@ -146,3 +147,82 @@ def test_a_model_that_cannot_be_loaded_is_one_line(folder: Path):
 
     with pytest.raises(ValueError, match="truncated or damaged weights"):
         serve(WorkerConfig({"m": str(folder)}, threads=1), nothing)
+
+
+def test_a_worker_that_dies_ends_requests_of_which_a_text_is_done(folder: Path):
+    async def test(workers: Workers) -> None:
+        updates = workers.run(job(workers, "Tom", n=2, tokens=200))
+        await anext(updates)
+        assert workers.cancel("Tom", 0)
+        os.kill(workers._workers[0].process.pid, signal.SIGKILL)
+        with pytest.raises(WorkerLost):
+            async for _ in updates:
+                pass
+
+    serve(WorkerConfig({"m": str(folder)}, threads=1), test)
+
+
+def test_a_model_goes_away_and_comes_back_while_it_writes(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sfumato.serve.workers.LINGER", 0)
+
+    async def test(workers: Workers) -> None:
+        running = asyncio.create_task(written(workers, job(workers, "Tom", tokens=200)))
+        early = job(workers, "Ben")
+        await until(lambda: workers.outstanding == 1)
+        first, config = workers.versions["m"], (folder / "config.json").read_text()
+        (folder / "config.json").write_text(config + "\n")
+        assert sorted(await asyncio.gather(workers.reload("m"), workers.reload("m"))) == [False, True]
+        (folder / "config.json").write_text(config)
+        assert await workers.reload("m") and workers.versions["m"] == first
+        assert not running.done()
+        await until(lambda: len(workers._workers[0].loaded) == 1)
+        assert await written(workers, early) and await running
+
+    serve(WorkerConfig({"m": str(folder)}, threads=1), test)
+
+
+def test_a_request_that_was_made_ready_before_a_swap_is_written(folder: Path):
+    async def test(workers: Workers) -> None:
+        early = job(workers, "Ben")
+        config = folder / "config.json"
+        config.write_text(config.read_text() + "\n")
+        assert await workers.reload("m") and workers.versions["m"] != early.version
+        assert await written(workers, early)
+
+    serve(WorkerConfig({"m": str(folder)}, threads=1), test)
+
+
+def test_a_worker_that_cannot_begin_again_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("sfumato.serve.workers.RESTART_AFTER", 0.1)
+
+    async def test(workers: Workers) -> None:
+        first = workers._workers[0].process
+        config = folder / "config.json"
+        config.write_text(config.read_text() + "\n")  # not the model that is served any more
+        os.kill(first.pid, signal.SIGKILL)
+        await until(lambda: caplog.text.count("cannot start worker 0 again") == 2)
+        assert len([process for process in multiprocessing.active_children() if process.is_alive()]) <= 1
+        assert not workers.ready
+        assert await workers.reload("m")
+        await until(lambda: workers.ready)
+        assert await written(workers, job(workers, "Tom"))
+
+    serve(WorkerConfig({"m": str(folder)}, threads=1), test)
+
+
+def test_a_worker_that_dies_as_it_begins_is_replaced_by_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sfumato.serve.workers.RESTART_AFTER", 0.1)
+
+    async def test(workers: Workers) -> None:
+        first = workers._workers[0]
+        os.kill(first.process.pid, signal.SIGKILL)
+        await until(lambda: workers._workers[0] is not first)
+        os.kill(workers._workers[0].process.pid, signal.SIGKILL)
+        await until(lambda: workers.ready)
+        await asyncio.sleep(0.5)
+        assert len([process for process in multiprocessing.active_children() if process.is_alive()]) == 1
+        assert workers.lost == 2
+
+    serve(WorkerConfig({"m": str(folder)}, threads=1), test)

@@ -17,6 +17,8 @@ from sfumato.sample.trace import Event
 
 _OWNERS = 1024  # of which it is remembered when they were served last
 
+_FAILED = "the engine failed at this request; try again"
+
 log = logging.getLogger(__name__)
 ModelKey = tuple[str, str]  # name and version
 
@@ -106,6 +108,9 @@ class Engine:
 
     def load(self, name: str, version: str, model: LanguageModel) -> None:
         """Add a model; one of the same name and another version goes on with its rows until `retire`."""
+        if lane := self._lanes.get((name, version)):  # it came back before its last row was done
+            lane.retired = False
+            return
         self._lanes[name, version] = _Lane(model, self._alone, PrefixStore(0 if self._alone else self._prefix_bytes))
 
     def retire(self, name: str, version: str) -> None:
@@ -182,8 +187,8 @@ class Engine:
                 del self._waiting[owner]
             try:
                 self._lanes[job.model, job.version].add(job, row)
-            except ValueError as error:
-                yield Update(job.id, row, error=str(error))
+            except Exception as error:
+                yield _refused(job.id, row, error)
                 continue
             held[owner] += 1
             self._served[owner] = next(self._clock)
@@ -197,8 +202,8 @@ class Engine:
         model = self._lanes[probe.model, probe.version].model
         try:
             return Update(probe.id, influence=influence(model, probe.tokens, probe.place))
-        except ValueError as error:
-            return Update(probe.id, error=str(error))
+        except Exception as error:
+            return _refused(probe.id, 0, error)
 
     def _sweep(self) -> None:
         """Let go of models that are retired and have nothing left to do."""
@@ -275,7 +280,7 @@ class _Lane:
 
     def _lost(self, key: tuple[int, int]) -> Update:
         running = self.running.pop(key)
-        return Update(running.job.id, running.row, error="the engine failed at this request; try again", fault=True)
+        return Update(running.job.id, running.row, error=_FAILED, fault=True)
 
     def _tidy(self) -> None:
         """Decoders of single rows go with their row."""
@@ -285,6 +290,14 @@ class _Lane:
 
     def _forget(self, number: int) -> None:
         self._past += _work(self._decoders.pop(number))
+
+
+def _refused(job: str, row: int, error: Exception) -> Update:
+    """What cannot begin is the user's mistake if a ValueError says so, else ours; it ends neither the others nor us."""
+    if isinstance(error, ValueError):
+        return Update(job, row, error=str(error))
+    log.error("a request cannot begin", exc_info=error)
+    return Update(job, row, error=_FAILED, fault=True)
 
 
 def _work(decoder: Decoder) -> Stats:

@@ -68,6 +68,7 @@ class _Server(uvicorn.Server):
     def __init__(self, app: object, service: Service, sock: socket.socket, out: TextIO):
         self.service, self.sock, self.out = service, sock, out
         self.reloading: asyncio.Task | None = None
+        self.ending: asyncio.Task | None = None
         super().__init__(
             uvicorn.Config(
                 app,  # pyrefly: ignore[bad-argument-type]
@@ -87,7 +88,9 @@ class _Server(uvicorn.Server):
 
     def end(self) -> None:
         """Stop: once gracefully, twice at once."""
-        self.force_exit = self.should_exit
+        if self.should_exit:
+            self.force_exit = True
+            self.ending = asyncio.ensure_future(self.service.workers.stop(0))
         self.should_exit = self.service.draining = True
 
     def reload(self) -> None:

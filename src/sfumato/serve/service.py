@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,13 +109,21 @@ class Service:
         """Run what may take long beside the event loop.
 
         Raises:
-            ApiError: 400, the request makes no sense (`ValueError`), or this took too long.
+            ApiError: 400, the request makes no sense (`ValueError`), or this took too long; 503, others took too long.
         """
-        loop = asyncio.get_running_loop()
+        loop, begun = asyncio.get_running_loop(), threading.Event()
+
+        def work() -> T:
+            begun.set()
+            return function(*args, **others)
+
         try:
             async with asyncio.timeout(PREPARE_SECONDS):
-                return await loop.run_in_executor(self.pool, lambda: function(*args, **others))
+                return await loop.run_in_executor(self.pool, work)
         except TimeoutError:
+            if not begun.is_set():
+                message = "too many requests are being prepared; try again in a moment"
+                raise ApiError(503, message, code="busy", retry_after=int(PREPARE_SECONDS)) from None
             raise BadRequest(f"preparing this request took more than {PREPARE_SECONDS:g} s; make it simpler") from None
         except ValueError as error:
             raise from_value_error(error, FIELDS) from None

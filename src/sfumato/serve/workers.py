@@ -15,6 +15,8 @@ from sfumato.serve.engine import Job, Probe, Stats, Update
 from sfumato.serve.worker import Cancel, Load, Loaded, News, Retire, WorkerConfig, work
 
 RESTART_AFTER = 1.0  # seconds until a worker that died is replaced
+LINGER = 15.0  # seconds for which a model that was replaced waits for requests that are being prepared for it
+_ALL = -1  # the row of news about all rows of a job
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ class _Worker:
     """Rows sent to it and not finished."""
     loaded: set[tuple[str, str]] = field(default_factory=set)
     alive: bool = True
+    begun: bool = False
+    """It has loaded all models."""
     stats: Stats = field(default_factory=Stats)
 
 
@@ -80,6 +84,7 @@ class Workers:
         self._loads: dict[tuple[int, str, str], asyncio.Future[Loaded]] = {}
         self._past = Stats()
         self._stopping = False
+        self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task] = set()
 
     async def start(self) -> None:
@@ -107,7 +112,7 @@ class Workers:
         while self._tickets and self._loop.time() < end:
             await asyncio.sleep(0.02)
         for ticket in self._tickets.values():
-            ticket.updates.put_nowait(Update("", error="the server is shutting down", fault=True))
+            ticket.updates.put_nowait(Update("", _ALL, error="the server is shutting down", fault=True))
         for worker in list(self._workers.values()):
             worker.outbox.put(None)
         await asyncio.gather(*(asyncio.to_thread(_end, worker.process) for worker in self._workers.values()))
@@ -117,7 +122,7 @@ class Workers:
     @property
     def ready(self) -> bool:
         """Whether requests can be served."""
-        return not self._stopping and any(worker.alive and worker.loaded for worker in self._workers.values())
+        return not self._stopping and any(worker.alive and worker.begun for worker in self._workers.values())
 
     @property
     def outstanding(self) -> int:
@@ -204,6 +209,10 @@ class Workers:
         Raises:
             ValueError, OSError: the new model cannot be used; the old one stays.
         """
+        async with self._reloading:  # of two at once, the second finds nothing new
+            return await self._reload(name)
+
+    async def _reload(self, name: str) -> bool:
         path = self.config.models[name]
         front = await asyncio.to_thread(Front.load, path)
         old, new = self.versions[name], front.version()
@@ -214,17 +223,26 @@ class Workers:
         if errors := [reply.error for reply in loaded if reply.error]:
             self._retire(name, new)
             raise ValueError(errors[0])
-        self.fronts[name], self.versions[name], self.about[name] = front, new, loaded[0].about
-        self._retire(name, old)
+        self.fronts[name], self.versions[name] = front, new
+        if loaded:  # else no worker is alive, and the next one loads this version
+            self.about[name] = loaded[0].about
+        self._loop.call_later(LINGER, self._retire, name, old)
         return True
 
     def _retire(self, name: str, version: str) -> None:
+        """Let go of a version, unless it came back meanwhile."""
+        if version == self.versions[name]:
+            return
         for worker in self._workers.values():
             worker.loaded.discard((name, version))
             worker.outbox.put(Retire(name, version))
 
     async def _begin(self, number: int) -> None:
-        """Start a worker and let it load every model."""
+        """Start a worker and let it load every model.
+
+        Raises:
+            ValueError, OSError: it could not; nothing of it is left.
+        """
         context = multiprocessing.get_context("spawn")
         pipe, theirs = context.Pipe()
         cores = list(self.config.cores)[number :: self.count]
@@ -235,13 +253,21 @@ class Workers:
         worker = self._workers[number] = _Worker(number, process, pipe)
         threading.Thread(target=self._read, args=(worker,), daemon=True).start()
         threading.Thread(target=self._write, args=(worker,), daemon=True).start()
-        for name, path in self.config.models.items():
-            reply = await self._load(worker, name, path, self.versions[name])
-            if reply.error:
-                raise ValueError(reply.error)
-            self.about[name] = reply.about
+        try:
+            for name, path in self.config.models.items():
+                reply = await self._load(worker, name, path, self.versions[name])
+                if reply.error or not worker.alive:
+                    raise ValueError(reply.error or "the worker died when it had loaded the models")
+                self.about[name] = reply.about
+        except BaseException:
+            self._lose(worker)
+            process.kill()
+            raise
+        worker.begun = True
 
     async def _load(self, worker: _Worker, name: str, path: str, version: str) -> Loaded:
+        if not worker.alive:
+            return Loaded(name, version, "the worker died while it loaded the models")
         future = self._loads[worker.number, name, version] = self._loop.create_future()
         worker.outbox.put(Load(name, path, version))
         reply = await future
@@ -272,7 +298,7 @@ class Workers:
             except Exception:  # what cannot be pickled; nothing of it was sent
                 log.exception("a request cannot be handed to a worker")
                 if isinstance(message, (Job, Probe)):
-                    lost = Update(message.id, error="this request cannot be handed to a worker", fault=True)
+                    lost = Update(message.id, _ALL, error="this request cannot be handed to a worker", fault=True)
                     self._loop.call_soon_threadsafe(self._hear, worker, News([lost]))
             if message is None:
                 return
@@ -297,24 +323,29 @@ class Workers:
         """A worker is gone: its requests end with an error, and another one takes its place."""
         if not worker.alive:
             return
-        worker.alive = False
-        worker.outbox.put(None)
-        for (number, name, version), future in list(self._loads.items()):
-            if number == worker.number and not future.done():
-                future.set_result(Loaded(name, version, "the worker died while it loaded the model"))
+        self._lose(worker)
         if self._stopping:
             return
         self.lost += 1
+        log.error("worker %d died (exit code %s)", worker.number, worker.process.exitcode)
+        if worker.begun:  # else whoever begins it tries again
+            task = self._loop.create_task(self._replace(worker.number))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _lose(self, worker: _Worker) -> None:
+        """Tell everybody who waits for a worker that nothing more comes of it."""
+        worker.alive = False
+        worker.outbox.put(None)
         self._past = self._past + worker.stats
         worker.stats = Stats()
-        log.error("worker %d died (exit code %s)", worker.number, worker.process.exitcode)
+        for (number, name, version), future in list(self._loads.items()):
+            if number == worker.number and not future.done():
+                future.set_result(Loaded(name, version, "the worker died while it loaded the model"))
         for ticket in self._tickets.values():
             if ticket.worker is worker:
-                error = Update("", error="the worker that decoded this request died; try again", fault=True)
+                error = Update("", _ALL, error="the worker that decoded this request died; try again", fault=True)
                 ticket.updates.put_nowait(error)
-        task = self._loop.create_task(self._replace(worker.number))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _replace(self, number: int) -> None:
         while not self._stopping:
