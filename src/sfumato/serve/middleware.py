@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Collection
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sfumato.serve.errors import ApiError, unexpected
@@ -115,7 +116,7 @@ class Guard:
 
         try:
             await self.app(scope, receive, counted)
-        except Gone:
+        except (Gone, ClientDisconnect):
             status = status or 499  # nobody is there to read it
         except Exception as error:
             answer = unexpected(error, _path(scope))

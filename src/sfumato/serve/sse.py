@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from sfumato.serve.errors import ApiError, unexpected
 from sfumato.serve.running import Gone, advance
@@ -19,6 +20,18 @@ Choices = Callable[[int, RowView, str, Sequence[Place]], list[dict[str, Any]]]
 """(index, view, new text, new tokens) -> the choices of the chunks that tell it."""
 
 
+class _Events(StreamingResponse):
+    """Server-sent events that end their task when nobody reads them any more, whatever they are waiting for then."""
+
+    def __init__(self, lines: AsyncGenerator[bytes, None], chunks: AsyncGenerator[dict[str, Any], None]):
+        super().__init__(lines, media_type="text/event-stream", headers=HEADERS)
+        self.chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self.chunks):
+            await super().__call__(scope, receive, send)
+
+
 async def events(chunks: AsyncGenerator[dict[str, Any], None], where: str) -> StreamingResponse:
     """Chunks as server-sent events. The first one is awaited here, so that what fails before it has a status.
 
@@ -28,21 +41,20 @@ async def events(chunks: AsyncGenerator[dict[str, Any], None], where: str) -> St
     first = await anext(chunks)
 
     async def lines() -> AsyncGenerator[bytes, None]:
-        async with aclosing(chunks):
-            if first:
-                yield _line(first)
-            try:
-                async for chunk in chunks:
-                    yield _line(chunk)
-            except Gone:
-                return
-            except ApiError as error:
-                yield _line(error.body())
-            except Exception as error:
-                yield _line(unexpected(error, where).body())
-            yield b"data: [DONE]\n\n"
+        if first:
+            yield _line(first)
+        try:
+            async for chunk in chunks:
+                yield _line(chunk)
+        except Gone:
+            return
+        except ApiError as error:
+            yield _line(error.body())
+        except Exception as error:
+            yield _line(unexpected(error, where).body())
+        yield b"data: [DONE]\n\n"
 
-    return StreamingResponse(lines(), media_type="text/event-stream", headers=HEADERS)
+    return _Events(lines(), chunks)
 
 
 def _line(chunk: dict[str, Any]) -> bytes:
