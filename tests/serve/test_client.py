@@ -280,6 +280,19 @@ def test_a_stop_lets_requests_finish_and_takes_no_more(tmp_path: Path):
     assert server.end() == (0, "")
 
 
+def test_a_second_signal_waits_for_nobody():
+    server = Server("--grace", "100")
+    body = {"prompt": "Tom", "max_tokens": 250, "steps": 4000, "sampler": "ancestral", "n": 8, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=30) as stream:
+        server.process.send_signal(signal.SIGINT)
+        with pytest.raises(httpx.TransportError):
+            while True:
+                httpx.get(f"{server.url}/health")
+        server.process.send_signal(signal.SIGINT)
+        assert "shutting down" in stream.read().decode()
+    assert server.end() == (0, "")
+
+
 def test_what_the_grace_does_not_suffice_for_gets_a_503():
     server = Server("--grace", "0.2")
     with ThreadPoolExecutor(1) as pool:

@@ -169,6 +169,7 @@ def test_effort_is_a_budget_of_steps(here):
         ({"sampler": "ddim"}, "sampler"),
         ({"block_length": 1000}, "block_length"),
         ({"steps": 1, "block_length": 4}, "steps"),
+        ({"steps": 1001}, "steps"),
         ({"prompt": "a\0b"}, None),
         ({"regex": "a", "choice": ["a"]}, "choice"),
     ],

@@ -3,8 +3,10 @@
 import logging
 
 import pytest
+from pydantic import ValidationError
 
 from sfumato.serve.errors import TYPES, ApiError, from_value_error, unexpected
+from sfumato.serve.schemas import ChatRequest, DenoiseRequest, InfluenceRequest, Strict
 
 PATH = "/v1/completions"
 
@@ -93,3 +95,17 @@ def test_every_status_has_a_type():
         assert ApiError(status, "x").body()["error"]["type"] == kind
     assert ApiError(418, "x").body()["error"]["type"] == "invalid_request_error"
     assert ApiError(599, "x", retry_after=3).response().headers["retry-after"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (DenoiseRequest, {"tokens": ["a"] * 1000, "noise": ["a"] * 1000}),
+        (InfluenceRequest, {"tokens": [-1] * 1000, "position": 1}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [{}] * 1000}]}),
+    ],
+)
+def test_a_long_list_of_mistakes_is_not_read_to_its_end(kind: type[Strict], body: dict):
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(body)
+    assert caught.value.error_count() < 5

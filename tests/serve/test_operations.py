@@ -1,5 +1,7 @@
 """Running the server: models, tokens, numbers, cancelling, reloading."""
 
+import threading
+
 import pytest
 
 from sfumato.serve.auth import Keys
@@ -70,6 +72,17 @@ def test_a_full_queue_turns_requests_away(here, monkeypatch: pytest.MonkeyPatch,
     assert answer.status_code == 503 and answer.headers["retry-after"]
     assert answer.json()["error"]["code"] == "busy" and answer.json()["error"]["type"] == "server_error"
     assert here.post("/v1/completions", prompt="Tom", max_tokens=8, n=8, stream=stream).status_code == 200
+
+
+def test_who_waited_for_others_may_come_again(make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sfumato.serve.service.PREPARE_SECONDS", 0.2)
+    slow, go_on = make(), threading.Event()
+    taken = [slow.service.pool.submit(go_on.wait) for _ in range(2)]
+    response = slow.post("/tokenize", text="Tom")
+    go_on.set()
+    assert all(one.result() for one in taken)
+    assert response.status_code == 503 and response.json()["error"]["code"] == "busy"
+    assert slow.post("/tokenize", text="Tom").status_code == 200
 
 
 def test_cancelling_what_is_not_there(here):

@@ -21,6 +21,8 @@ Probability = Annotated[float, Field(ge=1e-6, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Token = Annotated[int, Field(ge=0, lt=2**31)]
+Tokens = Annotated[list[Token], Field(min_length=1, fail_fast=True)]
+"""Long lists end at their first mistake: to tell of every one takes seconds."""
 Label = Annotated[str, Field(max_length=512)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 Metadata = Annotated[dict[Label, Label], Field(max_length=64)]
@@ -47,7 +49,7 @@ class Settings(Strict):
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Probability | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31)] | None = None
-    steps: Count | None = Field(None, description="forward passes at most")
+    steps: Count | None = Field(None, description="forward passes at most; 1000 or 16 a token, if that is more")
     block_length: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(None, description="0 = all in one block")
     sampler: Literal[SAMPLERS] | None = None  # pyrefly: ignore[not-a-type]
     threshold: Probability | None = None
@@ -141,7 +143,7 @@ class Message(Strict):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
     name: Label | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
     tool_call_id: Label | None = None
@@ -227,7 +229,7 @@ class ChatRequest(Generation):
 class WarmStart(Strict):
     """Begin with a text of which only a part becomes noise."""
 
-    tokens: Annotated[list[Token], Field(min_length=1)]
+    tokens: Tokens
     strength: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="share of the tokens to write anew")
 
 
@@ -235,8 +237,10 @@ class DenoiseRequest(Settings):
     """`POST /v1/denoise`: a template, or tokens with places to write anew."""
 
     template: str | None = Field(None, description="{8} is a hole of 8 tokens, {*} the open end, {{ and }} are braces")
-    tokens: Annotated[list[Token], Field(min_length=1)] | None = None
-    noise: list[Annotated[int, Field(ge=0)]] | None = Field(None, description="places among tokens to write anew")
+    tokens: Tokens | None = None
+    noise: Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)] | None = Field(
+        None, description="places among tokens to write anew"
+    )
     pinned: dict[Annotated[str, Field(pattern="^[0-9]{1,7}$")], Token] | None = Field(
         None, description="place -> token id that shall stand there"
     )
@@ -270,7 +274,7 @@ class InfluenceRequest(Strict):
     """`POST /v1/influence`: which tokens the model looks at for one of them."""
 
     model: Label | None = None
-    tokens: Annotated[list[Token], Field(min_length=1)]
+    tokens: Tokens
     position: Annotated[int, Field(ge=0)]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sfumato.sample.front import Front, Plan
 from sfumato.sample.rows import Request
 from sfumato.serve.constraints import Wanted
+from sfumato.serve.errors import BadRequest
 from sfumato.serve.schemas import Settings
 from sfumato.serve.service import Model, new_id, new_seed
 from sfumato.serve.streams import RowView
@@ -18,6 +19,7 @@ _SETTINGS = (
     *("temperature", "top_p", "top_k", "steps", "sampler", "threshold", "factor", "entropy_bound", "remask", "eta"),
     *("kappa", "corrections", "sites", "edit_threshold", "edit_steps", "patience", "clamp"),
 )
+MOST_STEPS, MOST_STEPS_A_TOKEN = 1000, 16
 _PREFIX = {"chat": "chatcmpl", "completion": "cmpl", "fim": "cmpl", "edit": "edit", "denoise": "dns"}
 _EFFORT: dict[str, Callable[[int], int]] = {
     "none": lambda room: room // 8,
@@ -168,7 +170,13 @@ def seeds(body: Settings, n: int) -> list[int]:
 
 
 def _steps(front: Front, plan: Plan, body: Settings, row: Row) -> int:
-    """Forward passes for a row: as chosen, as the effort says, or what suits the sampler; one a block at least."""
+    """Forward passes for a row: as chosen, as the effort says, or what suits the sampler; one a block at least.
+
+    Raises:
+        BadRequest: so many that the row would keep its place from others for hours.
+    """
+    if body.steps and body.steps > (most := max(MOST_STEPS, MOST_STEPS_A_TOKEN * row.room)):
+        raise BadRequest(f"steps: expected at most {most} for {row.room} tokens, got {body.steps}", "steps")
     if body.steps or body.reasoning_effort in (None, "medium"):
         return plan.steps(row.room)
     if front.process.name == "autoregressive":
