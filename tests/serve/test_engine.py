@@ -200,3 +200,11 @@ def test_what_fails_as_it_begins_ends_itself_alone(model: LanguageModel, caplog:
     assert [update.job for update in updates if update.fault] == ["bad", "probe"]
     assert any(update.job == "Ben" and update.event and update.event.done for update in updates)
     assert "a request cannot begin" in caplog.text
+
+
+def test_a_long_question_lets_rows_go_on(model: LanguageModel):
+    busy = engine(model)
+    busy.submit(Probe("probe", "m", "v1", (3, *[300] * 100), 1))
+    busy.submit(job(model, "Tom", tokens=4))
+    done = [update.job for update in run(busy) if update.last]
+    assert done == ["Tom", "probe"]

@@ -5,6 +5,7 @@ A masked model answers this by itself, since it was trained on every pattern of 
 Shape letters: B rows, one for each token that is hidden, L length of the text, V vocabulary.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from sfumato.canvas import Where
 from sfumato.model.layout import Unmasked
 from sfumato.sample.language_model import LanguageModel
 
-_ROWS = 32  # in a forward
+_ROWS = 8  # in a forward, between which others may run
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,22 @@ class Influence:
     """For each other place but the start token's: by how many nats its token raises the log-probability."""
 
 
-@torch.inference_mode()
 def influence(model: LanguageModel, tokens: tuple[int, ...], place: int) -> Influence:
+    """All of `influence_steps` at once."""
+    return next(found for found in influence_steps(model, tokens, place) if found)
+
+
+@torch.inference_mode()
+def influence_steps(model: LanguageModel, tokens: tuple[int, ...], place: int) -> Iterator[Influence | None]:
     """Hide the token at `place`, and with it each other token in turn.
 
     Args:
         model: masked or hybrid, with a layout in which all of the text is seen at once.
         tokens: the row, start token included; masks in it stay masks and influence nothing.
         place: a column of it.
+
+    Yields:
+        None after each forward, then what was found.
 
     Raises:
         ValueError: a model that cannot hide a token, a text that is too long, or a place that is not in it.
@@ -53,10 +62,13 @@ def influence(model: LanguageModel, tokens: tuple[int, ...], place: int) -> Infl
     rows_BL = text_L.repeat(1 + len(others), 1)
     rows_BL[:, place] = mask_id
     rows_BL[torch.arange(1, len(rows_BL)), torch.tensor(others, dtype=torch.int64)] = mask_id
-    log_p = [_log_p(model, part_BL, place, int(text_L[place])) for part_BL in rows_BL.split(_ROWS)]
-    base, *without = [value for part in log_p for value in part]
+    log_p: list[float] = []
+    for part_BL in rows_BL.split(_ROWS):
+        log_p += _log_p(model, part_BL, place, int(text_L[place]))
+        yield None
+    base, *without = log_p
     delta = tuple((i, base - value) for i, value in zip(others, without, strict=True))
-    return Influence(place, float(torch.tensor(base).exp()), delta)
+    yield Influence(place, float(torch.tensor(base).exp()), delta)
 
 
 def _log_p(model: LanguageModel, rows_BL: torch.Tensor, place: int, token: int) -> list[float]:

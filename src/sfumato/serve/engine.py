@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from itertools import count
 
 from sfumato.sample.decoder import Decoder, Request
-from sfumato.sample.influence import Influence, influence
+from sfumato.sample.influence import Influence, influence_steps
 from sfumato.sample.language_model import LanguageModel
 from sfumato.sample.prefix import PrefixStore
 from sfumato.sample.trace import Event
@@ -101,7 +101,7 @@ class Engine:
         self.rows, self._alone, self._prefix_bytes = rows, batch_invariant, prefix_bytes
         self._lanes: dict[ModelKey, _Lane] = {}
         self._waiting: dict[str, deque[tuple[Job, int]]] = {}  # by owner
-        self._probes: deque[Probe] = deque()
+        self._probes: deque[tuple[Probe, Iterator[Influence | None]]] = deque()
         self._served: dict[str, int] = {}  # when an owner's last row began, in rows of all owners
         self._clock = count(1)
         self._past = Stats()  # of models that are gone
@@ -125,7 +125,8 @@ class Engine:
             rows = range(len(job.rows) if isinstance(job, Job) else 1)
             return [Update(job.id, i, error=f"model {job.model!r} is not loaded") for i in rows]
         if isinstance(job, Probe):
-            self._probes.append(job)
+            model = self._lanes[job.model, job.version].model
+            self._probes.append((job, influence_steps(model, job.tokens, job.place)))
         else:
             queue = self._waiting.setdefault(job.owner, deque())
             queue.extend((job, i) for i in range(len(job.rows)))
@@ -142,7 +143,7 @@ class Engine:
             self._waiting[owner] = left
             if not left:
                 del self._waiting[owner]
-        self._probes = deque(probe for probe in self._probes if not meant(probe.id, 0))
+        self._probes = deque(one for one in self._probes if not meant(one[0].id, 0))
         for lane in self._lanes.values():
             lane.cancel([key for key, running in lane.running.items() if meant(running.job.id, running.row)])
         self._sweep()
@@ -166,7 +167,7 @@ class Engine:
         """One step of every running row, after those that wait have taken the free places."""
         updates = list(self._admit())
         if self._probes:
-            updates.append(self._answer(self._probes.popleft()))
+            updates += self._answer()
         for lane in list(self._lanes.values()):
             updates += lane.step()
         self._sweep()
@@ -198,17 +199,22 @@ class Engine:
                 owner: when for owner, when in self._served.items() if held[owner] or owner in self._waiting
             }
 
-    def _answer(self, probe: Probe) -> Update:
-        model = self._lanes[probe.model, probe.version].model
+    def _answer(self) -> list[Update]:
+        """One forward for the first of those who ask; the others take turns with it."""
+        probe, steps = self._probes.popleft()
         try:
-            return Update(probe.id, influence=influence(model, probe.tokens, probe.place))
+            found = next(steps)
         except Exception as error:
-            return _refused(probe.id, 0, error)
+            return [_refused(probe.id, 0, error)]
+        if found is None:
+            self._probes.append((probe, steps))
+            return []
+        return [Update(probe.id, influence=found)]
 
     def _sweep(self) -> None:
         """Let go of models that are retired and have nothing left to do."""
         needed = {(job.model, job.version) for queue in self._waiting.values() for job, _ in queue}
-        needed |= {(probe.model, probe.version) for probe in self._probes}
+        needed |= {(probe.model, probe.version) for probe, _ in self._probes}
         for key, lane in list(self._lanes.items()):
             if lane.retired and not lane.running and key not in needed:
                 self._past += lane.stats()
