@@ -31,7 +31,7 @@ def test_the_version_changes_with_the_weights_and_the_configuration(tmp_path: Pa
     assert first == Front.load("tiny").version() and len(first) == 12
     file = next(folder.glob("model*.safetensors"))
     content = bytearray(file.read_bytes())
-    content[-1 if len(content) < 1 << 20 else (1 << 20) - 1] ^= 1
+    content[-1] ^= 1
     file.write_bytes(content)
     second = Front.load(folder).version()
     config = folder / "config.json"

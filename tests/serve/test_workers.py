@@ -226,3 +226,12 @@ def test_a_worker_that_dies_as_it_begins_is_replaced_by_one(folder: Path, monkey
         assert workers.lost == 2
 
     serve(WorkerConfig({"m": str(folder)}, threads=1), test)
+
+
+def test_a_container_s_share_of_the_cores_is_kept(monkeypatch: pytest.MonkeyPatch):
+    from sfumato.serve import workers
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    for quota, http, theirs in ((0, [7], [*range(7)]), (2, [1], [0]), (1, [0], [0])):
+        monkeypatch.setattr(workers, "_quota", lambda quota=quota: quota)
+        assert workers.split_cores() == (http, theirs)

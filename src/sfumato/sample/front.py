@@ -20,7 +20,7 @@ from sfumato.text.chat import ChatTemplate, Message
 from sfumato.text.prompt import Row, canvas_row
 from sfumato.text.tokenizer import Tokenizer
 
-_VERSION_BYTES = 1 << 20  # of each weight file that its version depends on, beside its size
+_VERSION_BYTES = 1 << 26  # of each weight file that its version depends on, beside its size
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ class Front:
     def version(self) -> str:
         """12 hex digits that change when the model does.
 
-        A digest of config.json and of each weight file's name, first MiB and size.
+        A digest of config.json, which names the tokenizer's, and of each weight file: all of it, or of a large one the
+        name, the first 64 MiB and the size.
 
         Raises:
             OSError: the files went away.

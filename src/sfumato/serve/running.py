@@ -9,7 +9,7 @@ from fastapi import Request
 
 from sfumato.sample.influence import Influence
 from sfumato.serve.engine import Job, Probe, Update
-from sfumato.serve.errors import ApiError, from_value_error
+from sfumato.serve.errors import ApiError, BadRequest, from_value_error
 from sfumato.serve.service import FIELDS, Service
 from sfumato.serve.streams import RowView
 from sfumato.serve.task import Task
@@ -31,6 +31,8 @@ async def advance(service: Service, http: Request, task: Task) -> AsyncGenerator
         ApiError: the queue is full, a row cannot be written, or the worker was lost.
         Gone: the client is not there any more; the rows are dropped.
     """
+    if len(task.rows) > (most := service.workers.capacity):
+        raise BadRequest(f"n: this server writes at most {most} texts at a time, got {len(task.rows)}", "n")
     service.running[task.id] = task.owner
     watch = Stopwatch(service, task)
     job = Job(task.id, task.model.name, task.model.version, task.rows, task.owner)

@@ -43,6 +43,8 @@ def run(app: object, service: Service, sock: socket.socket, out: TextIO) -> None
     Raises:
         ValueError, OSError: a model cannot be used; one line.
     """
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload that comes while models load has nothing to do
     asyncio.run(_run(app, service, sock, out))
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from sfumato.sample.front import Front
 from sfumato.serve.engine import Job, Probe, Stats, Update
@@ -123,6 +124,11 @@ class Workers:
     def ready(self) -> bool:
         """Whether requests can be served."""
         return not self._stopping and any(worker.alive and worker.begun for worker in self._workers.values())
+
+    @property
+    def capacity(self) -> int:
+        """Rows of one request at most, all that runs and waits at a time."""
+        return self.queue_rows + self.config.rows * self.count
 
     @property
     def outstanding(self) -> int:
@@ -369,4 +375,14 @@ def split_cores() -> tuple[list[int], list[int]]:
     if not hasattr(os, "sched_getaffinity"):
         return [], []
     cores = sorted(os.sched_getaffinity(0))
+    cores = cores[: _quota() or len(cores)]
     return (cores[-1:], cores[:-1]) if len(cores) > 1 else (cores, cores)
+
+
+def _quota() -> int:
+    """How many cores' worth of time a container allows, rounded up; 0 = all it sees."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return 0 if quota == "max" else max(1, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        return 0
