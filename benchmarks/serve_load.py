@@ -12,15 +12,14 @@ import asyncio
 import contextlib
 import json
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import bench
 import httpx
+from serving import by_clients, quantile, server
 
 PROMPTS = (
     "Once upon a time there was a little girl named",
@@ -32,22 +31,6 @@ PROMPTS = (
     "In the garden there was a",
     "It was a sunny day and",
 )
-
-
-@contextlib.contextmanager
-def server(model: str, *flags: str) -> Iterator[str]:
-    """A server process of its own; gives its address."""
-    words = [sys.executable, "-m", "sfumato", "serve", "--model", model, "--port", "0", *flags]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if " at http" not in line:
-            raise SystemExit(f"the server did not start: {line!r}")
-        yield line.rsplit(" at ", 1)[1].strip()
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def question(number: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -74,18 +57,9 @@ async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]
     return found
 
 
-async def load(address: str, numbers: Sequence[int], clients: int, args: argparse.Namespace) -> dict[str, Any]:
+async def load(address: str, numbers: Iterable[int], clients: int, args: argparse.Namespace) -> dict[str, Any]:
     """Many clients, each with one request after the other."""
-    left, answers = iter(numbers), {}
-
-    async def client() -> None:
-        async with httpx.AsyncClient(base_url=address, timeout=300) as http:
-            for number in left:
-                answers[number] = await ask(http, question(number, args))
-
-    start = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return {"seconds": time.perf_counter() - start, "answers": answers}
+    return await by_clients(address, numbers, clients, lambda http, number: ask(http, question(number, args)))
 
 
 def summary(run: dict[str, Any], expected: dict[int, str]) -> dict[str, Any]:
@@ -103,11 +77,6 @@ def summary(run: dict[str, Any], expected: dict[int, str]) -> dict[str, Any]:
             found["text"] != expected.get(n, found["text"]) for n, found in run["answers"].items() if "text" in found
         ),
     }
-
-
-def quantile(ordered: Sequence[float], percent: int) -> float:
-    """The value that so many percent are not above."""
-    return ordered[min(len(ordered) - 1, -(-percent * len(ordered) // 100) - 1)] if ordered else float("nan")
 
 
 @contextlib.asynccontextmanager
