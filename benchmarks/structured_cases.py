@@ -11,21 +11,7 @@ from typing import Any
 
 KINDS = ("schema", "regex", "tool", "schema", "choice", "regex", "schema", "regex", "schema", "tool")
 """Of ten cases in a row."""
-WORDS = (
-    "cat",
-    "dog",
-    "Tom",
-    "",
-    "a b",
-    "Größe",
-    "日本",
-    'q"\\',
-    "x/y~z",
-    "$ref",
-    "e\u0301",
-    "\U0001f469\u200d\U0001f680",
-    "\t",
-)
+WORDS = ("cat", "dog", "Tom", "", "a b", "Größe", "日本", 'q"\\', "x/y~z", "$ref", "\U0001f469\u200d\U0001f680", "\t")
 PATTERNS = (r"^[a-z]{1,5}$", r"\d{3}", r"^(yes|no)$", r"^\w+@\w+\.com$", r"^[^\s\d]*$", r"a|^b+$", r"^.{2,4}$", r"\S")
 FORMATS = ("date", "time", "date-time", "uuid", "email", "ipv4", "ipv6", "uri", "hostname", "duration", "no-such")
 STRANGE: tuple[tuple[str, Any], ...] = (
@@ -230,7 +216,6 @@ def _term(draw: random.Random, depth: int) -> str:
         r"\w",
         r"\s",
         r"\W",
-        r"\S",
     )
     sets = ("[a-f]", "[^a-z]", r"[\w-]", r"[^\W\d]", r"[à-ü]", r"[^\d\s]", "[0-9A-F]", "[一-龥]", r"[\]\\]", "[.*+]")
     if depth and draw.random() < 0.35:
