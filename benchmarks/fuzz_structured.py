@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -82,7 +83,7 @@ def verdict(case: Case, found: dict[str, Any]) -> tuple[str, str]:
     finish, text = choice["finish_reason"], choice.get("text", choice.get("message", {}).get("content"))
     if case.kind == "tool" and finish == "tool_calls":
         return judged(lambda: call_fault(case.wanted, choice["message"]["tool_calls"]), "valid")
-    if finish == "length":
+    if finish == "length" and text is not None:
         return judged(lambda: cut_fault(case, text), "cut")
     if finish != "stop" or case.kind == "tool":
         return "wrong", f"finish_reason {finish}"
@@ -97,7 +98,9 @@ def refusal(reply: Any) -> tuple[str, str]:
     message, param = error["message"], error["param"]
     if not message or "\n" in message or error["type"] != "invalid_request_error":
         return "wrong", f"not one line: {message!r}"
-    return ("refused", f"{param}: {message}") if param else ("wrong", f"no param: {message}")
+    if not param:
+        return "wrong", f"no param: {message}"
+    return "refused", message if message.startswith(param) else f"{param}: {message}"
 
 
 def judged(check: Any, otherwise: str) -> tuple[str, str]:
@@ -131,7 +134,8 @@ def fault(case: Case, text: str) -> str:
     if case.kind == "choice":
         return "" if text in case.wanted else "none of the choices"
     if case.kind == "regex":
-        return "" if re.fullmatch(case.wanted, text) else "does not match"
+        with warnings.catch_warnings(action="ignore"):
+            return "" if re.fullmatch(case.wanted, text) else "does not match"
     return document_fault(case.wanted, text)
 
 

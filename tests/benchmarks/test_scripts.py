@@ -197,3 +197,47 @@ def test_control_counts_all_forwards_and_finds_every_keyword(tmp_path: Path):
     plain, guided, _, best, _ = (row["forwards"] for row in found["rows"])
     assert guided > plain and best > plain
     assert found["keywords"]["coverage"] == 1.0 and found["keywords"]["words"] == 4
+
+
+@pytest.mark.slow
+def test_whatever_structure_is_asked_for_the_server_is_right_or_refuses(tmp_path: Path):
+    words = "--cases 40 --clients 4 --max-tokens 32 --steps 4 --threads 1 --dtype float32"
+    found = run("fuzz_structured.py", words, tmp_path / "found.json", size="")
+    rows = found["rows"]
+    assert {kind: row["asked"] for kind, row in rows.items()} == {"schema": 16, "tool": 8, "regex": 12, "choice": 4}
+    for row in rows.values():
+        assert row["valid"] + row["refused"] + row["cut"] == row["asked"]
+        assert 0 < row["p50"] <= row["p95"] <= row["p100"]
+    assert sum(found["refused"].values()) == sum(row["refused"] for row in rows.values()) and not found["wrong"]
+
+
+@pytest.fixture
+def fuzz_structured(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("fuzz_structured")
+
+
+def test_wrong_answers_are_noticed(fuzz_structured: ModuleType):
+    def outcome(kind: str, wanted: Any, text: str, finish: str = "stop") -> str:
+        case = fuzz_structured.Case(0, kind, wanted, 0.0)
+        reply = {"choices": [{"finish_reason": finish, "text": text}]}
+        return fuzz_structured.verdict(case, {"status": 200, "reply": reply})[0]
+
+    assert outcome("regex", "a+", "aa") == "valid" and outcome("regex", "a+", "ab") == "wrong"
+    assert outcome("regex", "a+b", "aa", "length") == "cut" and outcome("regex", "a+b", "ac", "length") == "wrong"
+    assert outcome("choice", ["yes"], "yes") == "valid" and outcome("choice", ["yes"], "no") == "wrong"
+    assert outcome("choice", ["yes"], "ye", "length") == "cut" and outcome("choice", ["yes"], "no", "length") == "wrong"
+    tenths = {"type": "number", "multipleOf": 0.1}
+    assert outcome("schema", tenths, "0.3") == "valid" and outcome("schema", tenths, "0.25") == "wrong"
+    assert outcome("schema", {"type": "object"}, '{"a":', "length") == "cut"
+    assert outcome("schema", {"type": "object"}, '{"a"') == outcome("schema", {}, "", "cancelled") == "wrong"
+    assert outcome("schema", {"$ref": "http://127.0.0.1:9/x"}, "1") == outcome("tool", {"f": None}, "{}") == "wrong"
+    assert outcome("regex", "(a+)+b", "a" * 40) == "wrong"  # the check takes for ever, but not here
+
+    def refused(**fields: Any) -> str:
+        error = {"message": "regex: no", "type": "invalid_request_error", "param": "regex", "code": None} | fields
+        return fuzz_structured.verdict(None, {"status": 400, "reply": {"error": error}})[0]
+
+    assert refused() == "refused" and refused(param=None) == refused(message="a\nb") == refused(type="x") == "wrong"
+    assert fuzz_structured.verdict(None, {"status": "ReadTimeout", "reply": None})[0] == "errors"
+    assert fuzz_structured.verdict(None, {"status": 500, "reply": {}})[0] == "errors"

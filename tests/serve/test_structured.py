@@ -2,9 +2,13 @@
 
 import json
 import re
+import threading
 
 import jsonschema
 import pytest
+
+from sfumato.serve import service
+from sfumato.serve.errors import BadRequest
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 ASK = {"model": "talk", "messages": [{"role": "user", "content": "Who?"}], "seed": 3, "max_tokens": 60}
@@ -45,6 +49,11 @@ def test_a_grammar(here):
     body = {"prompt": "1+1", "max_tokens": 12, "grammar": 'start: "=" /[0-9]/ ("+" /[0-9]/)*', "seed": 1}
     text = here.post(COMPLETIONS, **body).json()["choices"][0]["text"]
     assert re.fullmatch(r"=[0-9](\+[0-9])*\+?", text)
+
+
+def test_a_text_that_its_grammar_never_ends_has_not_stopped(here):
+    answer = here.post(COMPLETIONS, prompt="Once", max_tokens=12, grammar='start: "a" start', seed=1).json()
+    assert answer["choices"][0]["finish_reason"] == "length"
 
 
 def test_a_schema_is_satisfied(here):
@@ -95,6 +104,40 @@ def test_arguments_may_refer_to_parts_of_their_schema(here):
     jsonschema.validate(json.loads(call["function"]["arguments"]), parameters)
 
 
+def test_what_only_looks_like_a_reference_is_none(here):
+    parameters = {
+        "type": "object",
+        "properties": {"const": {"$ref": "#/$defs/one"}, "$ref": {"const": {"$ref": "#/x"}}},
+        "required": ["const", "$ref"],
+        "$defs": {"one": {"const": 1}},
+    }
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    (call,) = here.post(CHAT, **ASK, tools=tools, tool_choice="required").json()["choices"][0]["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"const": 1, "$ref": {"$ref": "#/x"}}
+
+
+def test_who_waits_for_others_to_be_prepared_may_come_again(here, monkeypatch: pytest.MonkeyPatch):
+    done = threading.Event()
+    for _ in range(2):
+        here.service.pool.submit(done.wait)
+    monkeypatch.setattr(service, "PREPARE_SECONDS", 0.05)
+    try:
+        response = here.post(COMPLETIONS, prompt="a", regex="b")
+    finally:
+        done.set()
+    assert response.status_code == 503 and response.json()["error"]["code"] == "busy"
+    assert int(response.headers["retry-after"]) > 0
+
+
+def test_what_takes_too_long_to_prepare_is_named(here, monkeypatch: pytest.MonkeyPatch):
+    done = threading.Event()
+    monkeypatch.setattr(service, "PREPARE_SECONDS", 0.05)
+    with pytest.raises(BadRequest) as error:
+        here.run(here.service.prepare("regex", done.wait, 60))
+    done.set()
+    assert error.value.param == "regex" and str(error.value).startswith("regex: took more than")
+
+
 def test_a_text_that_is_complete_in_its_last_place_has_stopped(here):
     tokens = len(here.post("/tokenize", text="yes").json()["tokens"])
     answer = here.post(COMPLETIONS, prompt="Tom said ", max_tokens=tokens, choice=["yes"]).json()
@@ -116,6 +159,8 @@ def test_tools_that_may_be_left_are_left(here, choice: str | None):
         ({"grammar": "start: nonsense"}, "grammar"),
         ({"response_format": schema({"type": "what"})}, "response_format"),
         ({"response_format": schema({"$ref": "file:///etc/passwd"})}, "response_format"),
+        ({"response_format": schema({"$schema": []})}, "response_format"),
+        ({"response_format": schema({"$ref": "#/default", "default": 5})}, "response_format"),
         ({"response_format": {"type": "json_object"}, "regex": "a"}, "response_format"),
         ({"tools": TOOLS, "tool_choice": "required", "choice": ["a"]}, "tools"),
     ],

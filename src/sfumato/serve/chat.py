@@ -31,7 +31,9 @@ async def chat(body: ChatRequest, http: Request) -> Response:
     owner = here.owner(http)
     if body.top_logprobs and not body.logprobs:
         raise BadRequest("top_logprobs: needs logprobs = true", "top_logprobs")
-    task = await here.prepare(_task, here.model(body.model), body, owner)
+    wanted = Wanted.of(body)
+    param = wanted.param if wanted else "messages"
+    task = await here.prepare(param, _task, here.model(body.model), body, owner, wanted)
     here.log_prompts(task.prompts)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -43,11 +45,11 @@ async def chat(body: ChatRequest, http: Request) -> Response:
     return JSONResponse(_completion(task, body))
 
 
-def _task(model: Model, body: ChatRequest, owner: str) -> Task:
+def _task(model: Model, body: ChatRequest, owner: str, wanted: Wanted | None) -> Task:
     if model.front.chat_template is None:
         message = f"model: {model.name} was not trained on conversations; use /v1/completions, or a chat model"
         raise BadRequest(message, "model", "not_a_chat_model")
-    messages, wanted = rendered(body), Wanted.of(body)
+    messages = rendered(body)
     model.front.chat_template.check(messages)
     row, dropped = _row(model.front, messages, body)
     task = new_task(

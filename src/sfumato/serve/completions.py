@@ -42,7 +42,9 @@ async def _answer(body: _Body, http: Request, prompts: Sequence[str], suffix: st
     owner = here.owner(http)
     if len(prompts) * (body.n or 1) > MOST_TEXTS:
         raise BadRequest(f"n: at most {MOST_TEXTS} texts a request, got {len(prompts)} prompts x {body.n}", "n")
-    task = await here.prepare(_task, here.model(body.model), body, owner, prompts, suffix)
+    wanted = Wanted.of(body)
+    param = wanted.param if wanted else "prompt"
+    task = await here.prepare(param, _task, here.model(body.model), body, owner, prompts, suffix, wanted)
     here.log_prompts(task.prompts)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -61,7 +63,9 @@ async def _answer(body: _Body, http: Request, prompts: Sequence[str], suffix: st
     return JSONResponse(_completion(task, body))
 
 
-def _task(model: Model, body: _Body, owner: str, prompts: Sequence[str], suffix: str | None) -> Task:
+def _task(
+    model: Model, body: _Body, owner: str, prompts: Sequence[str], suffix: str | None, wanted: Wanted | None
+) -> Task:
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     asked = []
     for prompt in prompts:
@@ -79,7 +83,7 @@ def _task(model: Model, body: _Body, owner: str, prompts: Sequence[str], suffix:
         watched=bool(body.stream or body.logprobs is not None),
         drafts=bool(body.stream and body.diffusing),
         in_sight=bool(suffix),
-        wanted=Wanted.of(body),
+        wanted=wanted,
     )
 
 

@@ -113,10 +113,21 @@ def _moved(schema: Any, place: str) -> Any:
         return [_moved(part, place) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    return {
-        key: place + part[1:] if key == "$ref" and isinstance(part, str) and part[:1] == "#" else _moved(part, place)
-        for key, part in schema.items()
-    }
+    found = {}
+    for key, part in schema.items():
+        if key == "$ref" and isinstance(part, str) and part[:1] == "#":
+            found[key] = place + part[1:]
+        elif key in _BY_NAME and isinstance(part, dict):
+            found[key] = {name: _moved(one, place) for name, one in part.items()}
+        else:
+            found[key] = part if key in _VALUES else _moved(part, place)
+    return found
+
+
+_BY_NAME = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+"""Keywords whose keys are names of the client's, whatever they look like."""
+_VALUES = ("const", "enum", "default", "examples")
+"""Keywords that hold documents."""
 
 
 def called(text: str) -> tuple[str, str] | None:

@@ -66,7 +66,9 @@ async def _answer(
 ) -> Response:
     here = service(http)
     owner = here.owner(http)
-    task = await here.prepare(make, here.model(body.model), body, owner, bool(drafts and body.stream))
+    wanted = Wanted.of(body)
+    param = wanted.param if wanted else "text" if isinstance(body, EditRequest) else "template"
+    task = await here.prepare(param, make, here.model(body.model), body, owner, bool(drafts and body.stream))
     here.log_prompts(task.prompts)
     if body.stream:
         return await events(_chunks(here, http, task, object_), object_)

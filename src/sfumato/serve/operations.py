@@ -57,7 +57,7 @@ async def tokenize(body: TokenizeRequest, http: Request) -> Response:
     here = service(http)
     here.owner(http)
     tokenizer = here.model(body.model).front.tokenizer
-    tokens = await here.prepare(tokenizer.encode, body.text)
+    tokens = await here.prepare("text", tokenizer.encode, body.text)
     pieces = [tokenizer.token_bytes(token).decode(errors="replace") for token in tokens]
     return JSONResponse({"tokens": tokens, "pieces": pieces, "count": len(tokens)})
 

@@ -10,12 +10,10 @@ from fastapi import Request
 from sfumato.sample.influence import Influence
 from sfumato.serve.engine import Job, Probe, Update
 from sfumato.serve.errors import ApiError, BadRequest, from_value_error
-from sfumato.serve.service import FIELDS, Service
+from sfumato.serve.service import FIELDS, RETRY_SECONDS, Service
 from sfumato.serve.streams import RowView
 from sfumato.serve.task import Task
 from sfumato.serve.workers import Busy, WorkerLost
-
-RETRY_SECONDS = 2
 
 
 class Gone(Exception):

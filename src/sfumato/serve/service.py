@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PREPARE_SECONDS = 10.0
-"""Longest that tokenising a text and building a constraint may take."""
+"""Longest that tokenising a text and building a constraint may take, and wait until it begins."""
+RETRY_SECONDS = 2
+"""After which a client that came too much may come again."""
 FIELDS = {"block": "block_length", "prompt": "prompt", "template": "template", "suffix": "suffix"} | dict.fromkeys(
     (
         *("steps", "sampler", "threshold", "factor", "entropy_bound", "top_k", "top_p", "temperature", "patience"),
@@ -105,28 +106,40 @@ class Service:
         for prompt in prompts if self.options.log_prompts else ():
             log.info("prompt: %s", json.dumps(prompt))
 
-    async def prepare(self, function: Callable[P, T], *args: P.args, **others: P.kwargs) -> T:
+    async def prepare(self, param: str, function: Callable[P, T], *args: P.args, **others: P.kwargs) -> T:
         """Run what may take long beside the event loop.
 
+        Args:
+            param: the field to name if it takes too long.
+            function: what to run.
+            args: its arguments.
+            others: likewise, by their names.
+
         Raises:
-            ApiError: 400, the request makes no sense (`ValueError`), or this took too long; 503, others took too long.
+            ApiError: 400, the request makes no sense (`ValueError`), or this took too long; 503, others did.
         """
-        loop, begun = asyncio.get_running_loop(), threading.Event()
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
 
         def work() -> T:
-            begun.set()
+            loop.call_soon_threadsafe(begun.set)
             return function(*args, **others)
 
+        future = loop.run_in_executor(self.pool, work)
         try:
             async with asyncio.timeout(PREPARE_SECONDS):
-                return await loop.run_in_executor(self.pool, work)
+                await begun.wait()
+            async with asyncio.timeout(PREPARE_SECONDS):
+                return await future
         except TimeoutError:
             if not begun.is_set():
                 message = "too many requests are being prepared; try again in a moment"
-                raise ApiError(503, message, code="busy", retry_after=int(PREPARE_SECONDS)) from None
-            raise BadRequest(f"preparing this request took more than {PREPARE_SECONDS:g} s; make it simpler") from None
+                raise ApiError(503, message, code="busy", retry_after=RETRY_SECONDS) from None
+            message = f"{param}: took more than {PREPARE_SECONDS:g} s to prepare; make it simpler"
+            raise BadRequest(message, param) from None
         except ValueError as error:
             raise from_value_error(error, FIELDS) from None
+        finally:
+            future.cancel()  # nobody waits any more
 
     def owner(self, request: Request) -> str:
         """Who asks, after the key and the rate were checked: a key's name or a client's address.

@@ -151,14 +151,15 @@ class RowView:
             self.text += self._decoder.decode(self.tokenizer.token_bytes(place.token))
         if done:
             self.text += self._decoder.decode(b"", final=True)
-            self.finish = "stop" if self._ended or self._complete() else "length"
+            self.finish = "stop" if self._complete() else "length"
         self._cut()
 
     def _complete(self) -> bool:
-        """Whether the finished text needs no end token: it stands in closed text, or a constraint has what it wants."""
+        """Whether the finished text has an end or stands in closed text; or, whatever it ends in, is as constrained."""
         tokens = [place.token for place in self.places]
-        completion = tokens[self.first : len(tokens) - self.tail]
-        return self.tokenizer.end_id in tokens or bool(self._constraint and self._constraint.complete(completion))
+        if self._constraint:
+            return self._constraint.complete(tokens[self.first : len(tokens) - self.tail])
+        return self._ended or self.tokenizer.end_id in tokens
 
     def _cut(self) -> None:
         """End the text before the first stop string."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import socket
 
 import jsonschema
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from sfumato import rng
 from sfumato.sample.constraint import choice, json_object, json_schema, regex
+from sfumato.sample.constraint.grammar import Grammar
 from sfumato.sample.constraint.joint import OPEN, Stretch
 from sfumato.sample.constraint.regular import Regular
 from sfumato.text.tokenizer import Tokenizer
@@ -28,6 +30,11 @@ CAT = thing(["kind", "lives"], kind={"const": "cat"}, lives=WHOLE)
 DOG = thing(["kind", "trick"], kind={"const": "dog"}, trick=TEXT)
 TREE = {"$defs": {"tree": thing(["v"], v=WHOLE, kids={"type": "array", "items": {"$ref": "#/$defs/tree"}})}}
 SCHEMAS = [
+    {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"n": WHOLE}, "$ref": "#/definitions/n"},
+    {"$schema": "https://json-schema.org/draft/2020-12/schema", "enum": ["a", "bb"], "pattern": "^.$"},
+    {"enum": ["a" * 40 + "!", "aaa"], "pattern": "^(a+)+$"},
+    {"enum": [{"a": 1}, {"a": "x"}], "properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": WHOLE}},
+    {"type": "string", "pattern": "^[^\\d]$"},
     TEXT,
     WHOLE,
     {"type": "number"},
@@ -44,6 +51,7 @@ SCHEMAS = [
     {"type": "string", "pattern": '^["\\\\]+$'},
     {"type": "string", "pattern": "^a|b$"},
     *({"type": "string", "format": name} for name in ("date", "date-time", "time", "uuid", "ipv4", "email", "uri")),
+    *({"type": "string", "format": name} for name in ("ipv6", "hostname", "duration")),
     {"type": "integer", "minimum": -5, "maximum": 17},
     {"type": "integer", "exclusiveMinimum": 99, "exclusiveMaximum": 101},
     {"type": "integer", "minimum": 1e3},
@@ -123,6 +131,13 @@ def test_every_document_is_valid(schema, tokenizer: Tokenizer):
         ({"$ref": "#/nowhere"}, "at the root: $ref '#/nowhere' names nothing"),
         ({"type": "string", "pattern": "^\\x01$"}, "no text fits its patterns"),
         ({"$ref": "https://example.org/x"}, "leads out of the schema"),
+        ({"$ref": "#/default", "default": 5}, "at the root: $ref '#/default' leads to no schema: at the root: 5"),
+        ({"$ref": "#/enum/0", "enum": [{"type": 5}]}, "$ref '#/enum/0' leads to no schema: at /type"),
+        ({"$schema": []}, "at /$schema: expected the address of draft 4 or later, got []"),
+        ({"$schema": 5}, "at /$schema: expected the address"),
+        ({"$schema": "http://json-schema.org/draft-03/schema#"}, "at /$schema: expected the address"),
+        ({"enum": [{"a": 1}], "properties": {"a": {"$ref": "#/nowhere"}}}, "names nothing in the schema: /nowhere"),
+        ({"type": "number", "minimum": -(10**400)}, "too large"),
         ({"type": "strnig"}, "at /type: 'strnig' is not valid"),
         ({"properties": {"a": {"minimum": "x"}}}, "at /properties/a/minimum"),
         ("{", "not JSON"),
@@ -135,6 +150,45 @@ def test_what_cannot_be_is_refused_with_its_place(schema, told: str, tokenizer: 
     with pytest.raises(ValueError, match="^json_schema: ") as error:
         json_schema(schema, tokenizer)
     assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$schema": "http://json-schema.org/draft-07/schema#", "items": [{"type": "null"}], "maxItems": 2},
+        {
+            "$schema": "http://json-schema.org/draft-04/schema#",
+            "type": "integer",
+            "minimum": 3,
+            "exclusiveMinimum": True,
+        },
+        {"enum": ["ab", "b"], "pattern": "(?=a)a"},
+        {"enum": [{"xa": 1}], "patternProperties": {"^(x+)+$": {"type": "integer"}}},
+        {
+            "enum": [{"a": {"b": 1}}],
+            "properties": {"a": {"patternProperties": {"b": {}}, "additionalProperties": False}},
+        },
+        {"enum": [{"a": "b"}], "properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#"}}},
+    ],
+    ids=lambda schema: json.dumps(schema)[:60],
+)
+def test_what_needs_a_parser_is_left_to_it_or_refused_in_a_line(schema, tokenizer: Tokenizer):
+    try:
+        assert isinstance(json_schema(schema, tokenizer), Grammar)
+    except ValueError as error:
+        assert str(error).startswith("json_schema: at ") and "\n" not in str(error)
+
+
+def test_no_schema_makes_us_fetch_anything(tokenizer: Tokenizer):
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        address = f"http://127.0.0.1:{there.getsockname()[1]}/x"
+        for schema in ({"$ref": address}, {"enum": [{"a": 1}], "properties": {"a": {"$ref": address}}}):
+            with pytest.raises(ValueError, match="^json_schema: ") as error:
+                json_schema(schema, tokenizer)
+            assert address in str(error.value)
+        there.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody came
+            there.accept()
 
 
 def test_the_language_holds_what_one_expects(tokenizer: Tokenizer):

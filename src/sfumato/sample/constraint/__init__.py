@@ -76,6 +76,8 @@ def _documents(found: Any, tokenizer: Tokenizer) -> Constraint:
             automaton = compiled(documents.language(), tokenizer, _key("json_schema", str(depth), key))
         except TooLarge as error:
             reason = f"too large ({error})"
+            if not documents.nests:
+                break
             continue
         except NotRegular as error:
             reason = str(error)

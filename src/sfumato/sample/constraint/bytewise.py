@@ -30,6 +30,15 @@ class ByteAutomaton:
     accepting_S: np.ndarray
     """bool, where a text may end."""
 
+    def takes(self, text: bytes) -> bool:
+        """Whether a text belongs to the language."""
+        state = 0
+        for byte in text:
+            state = int(self.next_SB[state, byte])
+            if state < 0:
+                return False
+        return bool(self.accepting_S[state])
+
 
 def determinised(language: Language) -> ByteAutomaton | None:
     """The automaton, or None when no text at all belongs to the language.
@@ -151,11 +160,9 @@ class _Subsets:
         for member in subset:
             for low, high, target in self.moves[member]:
                 after = self._closure(target)
-                self.work += (high - low) * len(after)
+                self._spend((high - low) * len(after))
                 for place in range(low, high):
                     found.setdefault(place, set()).update(after)
-        if self.work > MOST_WORK:
-            raise TooLarge("its alternatives overlap too much")
         return found
 
     def _closure(self, state: int) -> frozenset[int]:
@@ -167,10 +174,15 @@ class _Subsets:
                 fresh = set(self.parts.jumps[stack.pop()]) - seen
                 seen |= fresh
                 stack += fresh
-            self.work += len(seen)
+            self._spend(len(seen))
             known = frozenset(s for s in seen if self.moves[s] or s == self.parts.final)
             self.closures[state] = known
         return known
+
+    def _spend(self, work: int) -> None:
+        self.work += work
+        if self.work > MOST_WORK:
+            raise TooLarge("its alternatives overlap too much")
 
 
 def _trimmed(next_SB: np.ndarray, accepting_S: np.ndarray) -> ByteAutomaton | None:

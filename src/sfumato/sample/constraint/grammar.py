@@ -42,7 +42,10 @@ def from_schema(schema: Any, tokenizer: Tokenizer, reason: str) -> "Grammar":
     """A JSON schema that is not regular, for this reason (ValueError where llguidance cannot follow it either)."""
     matcher = _library().LLMatcher
     options = {"whitespace_flexible": False}
-    text = matcher.grammar_from_json_schema(json.dumps(schema), overrides=options)
+    try:
+        text = matcher.grammar_from_json_schema(json.dumps(schema), overrides=options)
+    except ValueError as error:
+        raise ValueError(f"json_schema: {reason}, nor by a grammar: {error}") from None
     return _grammar(text, tokenizer, "json_schema", f"{reason}, nor by a grammar: ")
 
 

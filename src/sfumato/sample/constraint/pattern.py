@@ -27,7 +27,6 @@ from sfumato.sample.constraint.language import (
 )
 
 _LONGEST = 20_000  # characters of a pattern
-_ASCII: Ranges = ((1, 127),)
 _CLASSES = {
     op.CATEGORY_DIGIT: r"\d",
     op.CATEGORY_SPACE: r"\s",
@@ -68,7 +67,7 @@ def _read(pattern: str, flags: int, *, search: bool) -> Language:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = parser.parse(pattern, flags)
-        return _Reader(found, ascii_only=bool(flags & re.ASCII)).whole(search=search)
+        return _Reader(found, ascii_only=bool((flags | found.state.flags) & re.ASCII)).whole(search=search)
     except re.error as error:
         where = "" if error.pos is None else f" at character {error.pos + 1}"
         raise PatternError(f"not a regular expression: {error.msg}{where}") from None
@@ -116,7 +115,7 @@ class _Reader:
         if kind is op.IN:
             return self._set(value)
         if kind is op.CATEGORY:
-            return Chars(_category(value, self.ascii_only))
+            return Chars(_category(value, self.ascii_only, negated=False))
         if kind is op.BRANCH:
             return Alt(tuple(self._sequence(way) for way in value[1]))
         if kind is op.SUBPATTERN:
@@ -139,17 +138,23 @@ class _Reader:
         inside: list[tuple[int, int]] = []
         for kind, value in items[negated:]:
             if kind is op.CATEGORY:
-                inside += _category(value, self.ascii_only and not negated)
+                inside += _category(value, self.ascii_only, negated=negated)
             else:
                 inside.append((value, value) if kind is op.LITERAL else value)
         found = ranges(inside)
         return Chars(complement(found) if negated else found)
 
 
+def _category(name: Any, ascii_only: bool, *, negated: bool) -> Ranges:
+    r"""The characters of a class such as \w: those that all dialects take; inside of `[^...]` those that any takes."""
+    wide = _members(_CLASSES[name], 0)
+    if not ascii_only and name not in (op.CATEGORY_DIGIT, op.CATEGORY_NOT_DIGIT):
+        return wide
+    narrow = _members(_CLASSES[name], re.ASCII)
+    return ranges((*wide, *narrow)) if negated else common(wide, narrow)
+
+
 @lru_cache(maxsize=16)
-def _category(name: Any, ascii_only: bool) -> Ranges:
-    r"""The characters of a class such as \w; the ASCII ones alone for what some dialects take no further."""
+def _members(one: str, flags: int) -> Ranges:
     text = "".join(map(chr, (*range(1, 0xD800), *range(0xE000, 0x110000))))
-    found = ranges((ord(text[m.start()]), ord(text[m.end() - 1])) for m in re.finditer(_CLASSES[name] + "+", text))
-    narrow = ascii_only and _CLASSES[name].islower() or name is op.CATEGORY_DIGIT
-    return common(found, _ASCII) if narrow else found
+    return ranges((ord(text[m.start()]), ord(text[m.end() - 1])) for m in re.finditer(one + "+", text, flags))

@@ -29,6 +29,7 @@ from sfumato.sample.constraint.language import (
 from sfumato.sample.constraint.merge import KEYWORDS, NOTES, NotRegular, merged, types
 from sfumato.sample.constraint.numerals import Bounds, integers, numbers
 from sfumato.sample.constraint.pattern import PatternError, parse, parse_search
+from sfumato.sample.constraint.validation import schema_fault
 
 NOTHING = Alt(())
 _COMMA = literal(",")
@@ -39,6 +40,9 @@ _FORMATS = {
     "uuid": r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
     "email": r"[a-z0-9]+([._-][a-z0-9]+)*@[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9]+)*\.[a-z]{2,10}",
     "ipv4": r"((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)",
+    "ipv6": r"[0-9a-f]{1,4}(:[0-9a-f]{1,4}){7}",
+    "hostname": r"[a-z]{1,16}(-[a-z0-9]{1,16})?(\.[a-z]{1,16}(-[a-z0-9]{1,16})?){0,3}",
+    "duration": r"P([1-9]\d{0,3}[YMWD]|T[1-9]\d{0,3}[HMS])",
     "uri": r"https?://[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9]+)*\.[a-z]{2,10}(/[A-Za-z0-9._~-]+)*/?",
 }
 _FORMATS["date-time"] = f"{_FORMATS['date']}T{_FORMATS['time']}"
@@ -61,7 +65,10 @@ class Documents:
         self.root, self.takes, self.depth = schema, takes, depth
         self.impossible: list[str] = []
         """Why nothing fits some places of the schema."""
+        self.nests = False
+        """Whether the language would be another one at another depth."""
         self._places = 0
+        self._referred: dict[str, Any] = {}
 
     def language(self) -> Language:
         """All of them.
@@ -78,6 +85,7 @@ class Documents:
         if self._places > _MOST_PLACES:
             raise TooLarge(f"more than {_MOST_PLACES} places")
         if schema is True or schema == {}:
+            self.nests = True
             return any_value(self.depth)
         if schema is False:
             return self._nothing(at, "false takes no value")
@@ -114,12 +122,20 @@ class Documents:
     def _reference(self, schema: dict[str, Any], at: str, within: tuple[str, ...]) -> Language:
         ref = schema["$ref"]
         if within.count(ref) >= self.depth:
-            return self._nothing(at, f"$ref {ref!r} leads to itself without an end")
+            return self._too_deep(ref, at)
         rest = {key: value for key, value in schema.items() if key != "$ref"}
         return self._of(_placed(merged, at, rest, self.resolved(ref, at)), at, (*within, ref))
 
     def resolved(self, ref: str, at: str = "") -> Any:
-        """What a reference within the schema leads to."""
+        """The schema that a reference within the schema leads to."""
+        if ref not in self._referred:
+            found = self._found(ref, at)
+            if why := schema_fault(found, self.root):
+                raise ValueError(f"{_at(at)}: $ref {ref!r} leads to no schema: {why}")
+            self._referred[ref] = found
+        return self._referred[ref]
+
+    def _found(self, ref: str, at: str) -> Any:
         if not ref.startswith("#"):
             raise ValueError(f"{_at(at)}: $ref {ref!r} leads out of the schema; copy what it names into $defs")
         found = self.root
@@ -141,7 +157,7 @@ class Documents:
             while isinstance(part, dict) and "$ref" in part:  # its keywords are needed, not its documents
                 ref, rest = part["$ref"], {key: value for key, value in part.items() if key != "$ref"}
                 if within.count(ref) >= self.depth:
-                    return self._nothing(at, f"$ref {ref!r} leads to itself without an end")
+                    return self._too_deep(ref, at)
                 part = _placed(merged, f"{at}/allOf/{i}", rest, self.resolved(ref, f"{at}/allOf/{i}"))
                 within = (*within, ref)
             joined = _placed(merged, at, joined, part)
@@ -159,7 +175,8 @@ class Documents:
 
     def _values(self, schema: dict[str, Any], at: str) -> Language:
         values = [schema["const"]] if "const" in schema else schema["enum"]
-        fitting = [value for value in values if self.takes(schema, value)]
+        rest = schema if "const" in schema else {key: value for key, value in schema.items() if key != "enum"}
+        fitting = [value for value in values if _placed(self.takes, at, rest, value)]
         if not fitting:
             return self._nothing(at, f"no value of {'const' if 'const' in schema else 'enum'} fits the other keywords")
         return Alt(tuple(literal(_written(value)) for value in fitting))
@@ -188,6 +205,9 @@ class Documents:
         if schema.get("multipleOf", 1) != 1:
             raise NotRegular(f"{_at(at)}: 'multipleOf' cannot be followed")
         kind = "integer" if "multipleOf" in schema else kind
+        for key in ("exclusiveMinimum", "exclusiveMaximum"):
+            if isinstance(schema.get(key), bool):
+                raise NotRegular(f"{_at(at)}: {key!r} of draft 4 cannot be followed")
         bounds = _bounds(schema)
         low, high = bounds.whole() if kind == "integer" else (0, 0)
         if bounds.empty or low > high:
@@ -204,6 +224,8 @@ class Documents:
         if most is not None and least > most:
             return self._nothing(at, f"minItems {least} is above maxItems {most}")
         rest = schema.get("items", True)
+        if isinstance(rest, list):
+            raise NotRegular(f"{_at(at)}: 'items' of older drafts cannot be followed")
         if rest is False:
             most = min(len(first), len(first) if most is None else most)
             if least > most:
@@ -240,6 +262,10 @@ class Documents:
             return seq("{}") if not least else self._nothing(at, "it needs a property, and may have none")
         pair = seq(_TEXT, ":", self._of(value, f"{at}/additionalProperties", within))
         return seq("{", Repeat(pair, least, most, _COMMA), "}")
+
+    def _too_deep(self, ref: str, at: str) -> Language:
+        self.nests = True
+        return self._nothing(at, f"$ref {ref!r} leads to itself without an end")
 
     def _nothing(self, at: str, why: str) -> Language:
         self.impossible.append(f"{_at(at)}: {why}")
@@ -324,9 +350,9 @@ def _bounds(schema: dict[str, Any]) -> Bounds:
     return Bounds(low, high, above, below)
 
 
-def _placed(join: Callable[[Any, Any], Any], at: str, one: Any, other: Any) -> Any:
+def _placed(function: Callable[[Any, Any], Any], at: str, one: Any, other: Any) -> Any:
     try:
-        return join(one, other)
+        return function(one, other)
     except NotRegular as reason:
         raise NotRegular(f"{_at(at)}: {reason}") from None
 
