@@ -113,7 +113,7 @@ def _moved(schema: Any, place: str) -> Any:
         return [_moved(part, place) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {}
+    found: dict[str, Any] = {}
     for key, part in schema.items():
         if key == "$ref" and isinstance(part, str) and part[:1] == "#":
             found[key] = place + part[1:]
