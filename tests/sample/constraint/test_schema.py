@@ -74,6 +74,7 @@ SCHEMAS = [
     {"type": "object", "additionalProperties": WHOLE},
     {"type": "object", "additionalProperties": False},
     {"type": "object", "minProperties": 1, "maxProperties": 2},
+    {"type": "object", "additionalProperties": WHOLE, "minProperties": 3},
     {"type": "object", "required": ["free"]},
     {"anyOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 1}]},
     {"oneOf": [CAT, DOG]},

@@ -34,6 +34,8 @@ from sfumato.sample.constraint.validation import schema_fault
 NOTHING = Alt(())
 _COMMA = literal(",")
 _TEXT = seq('"', Repeat(quoted(ANY_CHARACTER)), '"')
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_REST = seq(Repeat(quoted(ANY_CHARACTER)), '":')
 _FORMATS = {
     "date": r"(19|20)\d\d-((0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)",
     "time": r"([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ",
@@ -256,11 +258,16 @@ class Documents:
         """Any names, since none is described."""
         if most is not None and least > most:
             return self._nothing(at, f"minProperties {least} is above maxProperties {most}")
-        if least > 1:
-            raise NotRegular(f"{_at(at)}: minProperties {least} of any name")  # a name could come twice
         if value is False:
             return seq("{}") if not least else self._nothing(at, "it needs a property, and may have none")
-        pair = seq(_TEXT, ":", self._of(value, f"{at}/additionalProperties", within))
+        language = self._of(value, f"{at}/additionalProperties", within)
+        if least > 1:  # a name that comes twice counts once: they begin with different letters
+            if least > len(_LETTERS):
+                raise ValueError(f"{_at(at)}: minProperties {least} of any name; describe the properties")
+            return seq(
+                "{", _members([(seq('"', letter, _REST, language), True) for letter in _LETTERS[: int(least)]]), "}"
+            )
+        pair = seq(_TEXT, ":", language)
         return seq("{", Repeat(pair, least, most, _COMMA), "}")
 
     def _too_deep(self, ref: str, at: str) -> Language:
