@@ -68,10 +68,19 @@ def test_a_server_that_stops_takes_nothing_new(make):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_full_queue_turns_requests_away(here, monkeypatch: pytest.MonkeyPatch, stream: bool):
     monkeypatch.setattr(here.workers, "queue_rows", 0)
-    answer = here.post("/v1/completions", prompt="Tom", max_tokens=8, n=16, stream=stream, diffusing=True)
+    worker = here.workers._workers[0]
+    worker.rows += here.workers.config.rows  # as if others ran
+    answer = here.post("/v1/completions", prompt="Tom", max_tokens=8, n=2, stream=stream, diffusing=True)
+    worker.rows -= here.workers.config.rows
     assert answer.status_code == 503 and answer.headers["retry-after"]
     assert answer.json()["error"]["code"] == "busy" and answer.json()["error"]["type"] == "server_error"
     assert here.post("/v1/completions", prompt="Tom", max_tokens=8, n=8, stream=stream).status_code == 200
+
+
+def test_more_texts_than_there_will_ever_be_room_for_are_a_mistake(here, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(here.workers, "queue_rows", 0)
+    answer = here.post("/v1/completions", prompt="Tom", max_tokens=8, n=16)
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "n"
 
 
 def test_who_waited_for_others_may_come_again(make, monkeypatch: pytest.MonkeyPatch):

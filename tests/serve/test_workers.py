@@ -31,6 +31,11 @@ def serve(config: WorkerConfig, test: Callable[[Workers], Awaitable[None]], **op
         thread.submit(lambda: asyncio.run(main())).result()
 
 
+def processes() -> set[int | None]:
+    """Of this package, or of the test's neighbours."""
+    return {process.pid for process in multiprocessing.active_children() if process.is_alive()}
+
+
 def job(workers: Workers, prompt: str, *, id: str = "", n: int = 1, tokens: int = 12, trace: bool = True) -> Job:
     front, version = workers.prepare("m")
     plan, row = front.plan({}), front.row(prompt, tokens)
@@ -196,6 +201,7 @@ def test_a_worker_that_cannot_begin_again_leaves_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr("sfumato.serve.workers.RESTART_AFTER", 0.1)
+    before = processes()
 
     async def test(workers: Workers) -> None:
         first = workers._workers[0].process
@@ -203,7 +209,7 @@ def test_a_worker_that_cannot_begin_again_leaves_nothing(
         config.write_text(config.read_text() + "\n")  # not the model that is served any more
         os.kill(first.pid, signal.SIGKILL)
         await until(lambda: caplog.text.count("cannot start worker 0 again") == 2)
-        assert len([process for process in multiprocessing.active_children() if process.is_alive()]) <= 1
+        assert len(processes() - before) <= 1
         assert not workers.ready
         assert await workers.reload("m")
         await until(lambda: workers.ready)
@@ -214,6 +220,7 @@ def test_a_worker_that_cannot_begin_again_leaves_nothing(
 
 def test_a_worker_that_dies_as_it_begins_is_replaced_by_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sfumato.serve.workers.RESTART_AFTER", 0.1)
+    before = processes()
 
     async def test(workers: Workers) -> None:
         first = workers._workers[0]
@@ -222,7 +229,7 @@ def test_a_worker_that_dies_as_it_begins_is_replaced_by_one(folder: Path, monkey
         os.kill(workers._workers[0].process.pid, signal.SIGKILL)
         await until(lambda: workers.ready)
         await asyncio.sleep(0.5)
-        assert len([process for process in multiprocessing.active_children() if process.is_alive()]) == 1
+        assert len(processes() - before) == 1
         assert workers.lost == 2
 
     serve(WorkerConfig({"m": str(folder)}, threads=1), test)
