@@ -1,6 +1,5 @@
 """The front door: load a bundle, generate, infill, and understand what came back."""
 
-import hashlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,47 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from bundles import CONTEXT, END, MASK, PAD, START, make
 
 import sfumato
-from sfumato.config import ConfigError, ModelConfig, ProcessConfig
+from sfumato.config import ConfigError
 from sfumato.model import bundle
-from sfumato.model.bundle import Bundle, BundleConfig, BundleError, SpecialTokens
-from sfumato.model.transformer import Transformer
+from sfumato.model.bundle import BundleError
 from sfumato.sample.guidance import ClassifierFree
 from sfumato.sample.language_model import Generation, LanguageModel, Start
 from sfumato.sample.settings import Settings
-from sfumato.text.prompt import Row
 from sfumato.text.tokenizer import Tokenizer
 
-MASK, END, PAD, START = range(4)
-CONTEXT = 96
 PROMPT = "Once upon a time"
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return Tokenizer.train(["Once upon a time there was a little cat."] * 4, 290)
-
-
-def make(tokenizer: Tokenizer, kind: str = "masked", end: float = 0.0, **changes) -> Bundle:
-    """A random network; `end` is the logit of the end of the text at masked places, where others have a spread of 1."""
-    config = ModelConfig(tokenizer.vocab_size, width=16, layers=1, heads=2, mlp_width=24, context=CONTEXT)
-    network = Transformer(config, never_written=(MASK, PAD, START)).initialise(5)
-    table_VD = network.embedding.weight.data
-    if end:  # untrained layers add nothing, so that masked places read out the mask's own embedding
-        table_VD[END] = end / 16**0.5 * table_VD[MASK] / table_VD[MASK].norm()
-    causal = kind == "autoregressive"
-    settings = BundleConfig(
-        model=config,
-        process=ProcessConfig(kind=kind),
-        layout="causal" if causal else "full",
-        shift=int(causal),
-        tokens=SpecialTokens(MASK, END, PAD, START),
-        tokenizer_sha256=hashlib.sha256(tokenizer.to_json().encode()).hexdigest(),
-        sampler={"sampler": "left_to_right"} if causal else {"sampler": "margin", "temperature": 0.9},
-    )
-    network = network.eval().requires_grad_(False)
-    return Bundle(replace(settings, **changes), network, tokenizer.to_json(), "# Card\n")
 
 
 @pytest.fixture(scope="module")
@@ -348,39 +323,6 @@ def test_a_watcher_that_fails_is_heard(model: LanguageModel):
 
     with pytest.raises(RuntimeError, match="watcher"):
         model.generate(PROMPT, max_tokens=4, on_event=fail)
-
-
-@pytest.mark.parametrize("settings", [{}, {"sampler": "margin", "steps": 60}, {"block": 8}], ids=str)
-def test_a_text_longer_than_the_context_is_written_in_windows(model: LanguageModel, settings: dict):
-    prompts, starts, events = [PROMPT, "A"], [], []
-    done = model.generate(
-        prompts, max_tokens=3 * CONTEXT, seed=3, on_start=starts.append, on_event=events.append, **settings
-    )
-    alone = model.generate(prompts[0], max_tokens=3 * CONTEXT, seed=3, **settings)
-    assert done[0].tokens == alone.tokens
-    for i, (one, prompt) in enumerate(zip(done, prompts, strict=True)):
-        given = 1 + len(model.tokenizer.encode(prompt))
-        assert one.text.startswith(prompt) and len(one.tokens) == given + 3 * CONTEXT
-        mine = [event for event in events if event.request == i]
-        places = [commit.position for event in mine for commit in event.commits]
-        assert len(places) == len(set(places)) and set(places) <= set(range(given, len(one.tokens)))
-        assert [event.step for event in mine] == sorted(event.step for event in mine)
-        assert mine[-1].tokens == one.tokens and mine[-1].nfe == one.stats.nfe
-        written = {commit.position: commit.token for event in mine for commit in event.commits}
-        assert all(one.tokens[place] == token for place, token in written.items())
-    assert [len(start.tokens) for start in starts] == [len(one.tokens) for one in done]
-
-
-def test_a_later_window_goes_on_from_the_end_of_the_one_before(model: LanguageModel):
-    """Greedy, left to right, with a causal view: the second window is what a prompt of its first half gives."""
-    options = {"sampler": "left_to_right", "temperature": 0.0}
-    long = model.generate(PROMPT, max_tokens=CONTEXT + 10, **options).tokens
-    if model.bundle.config.tokens.end in long[:CONTEXT]:
-        pytest.skip("this text ends before")
-    half = long[CONTEXT - (CONTEXT // 2 - 1) : CONTEXT]
-    room = len(long) - CONTEXT
-    row = Row([long[0], *half, *[0] * room], [False] * (1 + len(half)) + [True] * room)
-    assert model._run([row], **options)[0].tokens[1 + len(half) :] == long[CONTEXT:]
 
 
 # --- control
