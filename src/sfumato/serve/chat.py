@@ -142,16 +142,7 @@ def _completion(task: Task, body: ChatRequest) -> dict[str, Any]:
                 "finish_reason": "tool_calls" if call else view.finish,
             }
         )
-    return {
-        "id": task.id,
-        "object": "chat.completion",
-        "created": task.created,
-        "model": task.model.name,
-        "system_fingerprint": task.model.version,
-        "choices": choices,
-        "usage": task.usage(),
-        "diffusion": task.diffusion(),
-    }
+    return task.answer("chat.completion", choices)
 
 
 def _tool_call(view: RowView, body: ChatRequest) -> dict[str, Any] | None:

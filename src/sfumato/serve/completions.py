@@ -101,16 +101,7 @@ def _completion(task: Task, body: _Body) -> dict[str, Any]:
     for index, view in enumerate(task.views):
         piece, places = view.delta()
         choices.append(_choice(index, view, piece, places, body.logprobs) | {"finish_reason": view.finish})
-    return {
-        "id": task.id,
-        "object": "text_completion",
-        "created": task.created,
-        "model": task.model.name,
-        "system_fingerprint": task.model.version,
-        "choices": choices,
-        "usage": task.usage(),
-        "diffusion": task.diffusion(),
-    }
+    return task.answer("text_completion", choices)
 
 
 def _choice(

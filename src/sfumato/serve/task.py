@@ -67,6 +67,19 @@ class Task:
         settings = chosen | {"block_length": self.plan.block, "steps": self.rows[0].steps}
         return {"seed": self.seed, "sampler": self.plan.settings.sampler, "settings": settings, **self.extra}
 
+    def answer(self, object_: str, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What OpenAI's clients get when all is written."""
+        return {
+            "id": self.id,
+            "object": object_,
+            "created": self.created,
+            "model": self.model.name,
+            "system_fingerprint": self.model.version,
+            "choices": choices,
+            "usage": self.usage(),
+            "diffusion": self.diffusion(),
+        }
+
     def texts(self) -> tuple[Response, ...]:
         """What was written, as feedback is kept about it. Of several texts each has an id of its own."""
         settings, usage, several = self.diffusion()["settings"], self.usage(), len(self.views) > 1
