@@ -233,3 +233,21 @@ def test_a_record_without_text_or_label_is_named(tmp_path: Path, record: dict[st
     path = write_lines(tmp_path / "a.jsonl", [{"text": "one", "label": "x"}, record])
     with pytest.raises(DataError, match=r"a\.jsonl:2"):
         labelled(str(path), "text", "label")
+
+
+def test_templates_make_pairs_out_of_records(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"en": "Go.", "fr": ["Va !", "Allez !"]}\n{"en": "Run!", "fr": ["Cours !"]}\n', encoding="utf-8")
+    source = Source(str(path), prompt="To French: {en}", response="{fr[0]}")
+    assert list(documents(source, Report())) == [Pair("To French: Go.", "Va !"), Pair("To French: Run!", "Cours !")]
+    assert list(documents(Source(str(path), response="{en} = {fr[0]}"), Report())) == ["Go. = Va !", "Run! = Cours !"]
+    assert content_key(source) != content_key(Source(str(path)))
+
+
+def test_what_a_template_cannot_find_is_told_with_its_line(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"en": "Go.", "fr": []}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"a.jsonl:1: fr\[0\]: expected a list that is long enough"):
+        list(documents(Source(str(path), prompt="{en}", response="{fr[0]}"), Report()))
+    with pytest.raises(DataError, match=r"a.jsonl:1: no field 'de'; it has en, fr"):
+        list(documents(Source(str(path), prompt="{en}", response="{de}"), Report()))

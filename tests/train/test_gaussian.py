@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from sfumato.config import Recipe
-from sfumato.data.cache import open_corpora
 from sfumato.text.tokenizer import Tokenizer
-from sfumato.train.loop import _begin, _described, train
+from sfumato.train.denoising import denoising
+from sfumato.train.loop import train
 from sfumato.train.run import num_steps
 from sfumato.train.step import Step
 
@@ -25,9 +25,9 @@ PROCESS = {"kind": "gaussian", "schedule": "cosine"}
 
 def begun(recipe: Recipe) -> Step:
     tokenizer = Tokenizer.load(recipe.tokenizer.path)
-    config = _described(recipe, tokenizer, None)
-    state = _begin(recipe, config, tokenizer, open_corpora(recipe.data, tokenizer))
-    return Step(recipe, config, state, num_steps(recipe))
+    step = denoising(recipe, tokenizer, num_steps(recipe), None).step
+    assert isinstance(step, Step)
+    return step
 
 
 def asked(recipe: Make, model: dict | None = None, process: dict | None = None, **train: Any) -> Recipe:

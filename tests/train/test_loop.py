@@ -145,3 +145,35 @@ def test_a_run_on_the_gpu_stops_and_goes_on(tmp_path: Path, recipe: Make, watch:
     assert train(asked, tmp_path) == (tmp_path / "model", 0)
     assert column(tmp_path, "step") == list(range(1, 11)) and column(tmp_path, "skipped")[-1] == 0
     assert Bundle.load(tmp_path / "model", "cuda", torch.bfloat16).denoiser.embedding.weight.is_cuda
+
+
+def test_a_run_that_gets_no_better_stops_and_keeps_its_best(tmp_path: Path, recipe: Make) -> None:
+    figures, seen = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.0}, []
+
+    def evaluate(bundle: Bundle, corpora: list[Corpus]) -> dict[str, float]:
+        seen.append(bundle.config.made["steps"])
+        return {"held_out_nats_per_token": figures[bundle.config.made["steps"]]}
+
+    patient = recipe(steps=20, evaluate_every=2, checkpoint_every=100, patience=2)
+    folder, _ = train(patient, tmp_path, evaluate=evaluate)
+    assert folder is not None and seen == [2, 4, 6, 8]
+    assert Bundle.load(folder).config.made["steps"] == 4
+    again, _ = train(patient, tmp_path, evaluate=evaluate)  # a run that is over stays over
+    assert again == folder and seen == [2, 4, 6, 8]
+
+
+def test_patience_survives_a_stop(tmp_path: Path, recipe: Make) -> None:
+    class Stop:
+        def started(self, *_: Any) -> None: ...
+
+        def stepped(self, record: dict[str, Any]) -> None:
+            if record["step"] == 5:
+                signal.raise_signal(signal.SIGTERM)
+
+    def evaluate(bundle: Bundle, corpora: list[Corpus]) -> dict[str, float]:
+        return {"held_out_nats_per_token": float(abs(bundle.config.made["steps"] - 4))}
+
+    patient = recipe(steps=20, evaluate_every=2, patience=2)
+    assert train(patient, tmp_path, evaluate=evaluate, watcher=Stop())[0] is None
+    folder, _ = train(patient, tmp_path, evaluate=evaluate)
+    assert folder is not None and Bundle.load(folder).config.made["steps"] == 4

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from sfumato.config import Recipe
-from sfumato.data.cache import open_corpora
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.checkpoint import latest
-from sfumato.train.loop import _begin, _described
+from sfumato.train.denoising import denoising
 from sfumato.train.run import num_steps
-from sfumato.train.step import SPIKE_AFTER, Step
+from sfumato.train.step import Step
+from sfumato.train.update import SPIKE_AFTER
 
 Make = Callable[..., Recipe]
 PROCESSES = pytest.mark.parametrize(
@@ -33,9 +33,9 @@ PROCESSES = pytest.mark.parametrize(
 def begun(recipe: Recipe) -> Step:
     """The first step of a run, without a folder."""
     tokenizer = Tokenizer.load(recipe.tokenizer.path)
-    config = _described(recipe, tokenizer, None)
-    state = _begin(recipe, config, tokenizer, open_corpora(recipe.data, tokenizer))
-    return Step(recipe, config, state, num_steps(recipe))
+    step = denoising(recipe, tokenizer, num_steps(recipe), None).step
+    assert isinstance(step, Step)
+    return step
 
 
 def weights(step: Step) -> list[Tensor]:

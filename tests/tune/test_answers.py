@@ -22,8 +22,9 @@ from sfumato.data.cache import open_corpora
 from sfumato.sample.language_model import LanguageModel
 from sfumato.text.chat import ChatTemplate
 from sfumato.text.tokenizer import Tokenizer
-from sfumato.train.loop import _described, _thinned, train, turns
-from sfumato.tune.answers import tune
+from sfumato.train.denoising import _thinned, described, turns
+from sfumato.train.loop import train
+from sfumato.tune.methods import tune
 
 ANSWERS = {"red": "a b", "blue": "c", "green": "d e f g", "black": "a d"}
 
@@ -78,7 +79,7 @@ def test_answers_end_on_canvases_of_any_length(data: Path, tmp_path: Path, block
 def test_only_answers_are_noised_and_scored(data: Path, tmp_path: Path):
     tokenizer = Tokenizer.train(["red blue green black a b c d e f g 0123456789"], 263)
     wanted = recipe(data, tmp_path, block=8)
-    config = _described(wanted, tokenizer, ChatTemplate())
+    config = described(wanted, tokenizer, ChatTemplate())
     corpora = open_corpora(wanted.data, tokenizer, encoder=turns(config))
     batch = Stream(corpora, [1.0], context=48, tokenizer=tokenizer, seed=0).rows(8)
     scored = batch.tokens_BL[batch.editable_BL]
@@ -92,10 +93,10 @@ def test_default_blocks_keep_the_end_from_coming_early(data: Path, tmp_path: Pat
     tokenizer = Tokenizer.train(["a b"], 263)
     full, any_size = recipe(data, tmp_path), recipe(data, tmp_path, block=48)
     any_size = replace(any_size, model=replace(any_size.model, smallest_block=4))
-    assert _described(full, tokenizer, ChatTemplate()).sampler["block"] == 32
-    assert _described(any_size, tokenizer, ChatTemplate()).sampler["block"] == 8
-    assert _described(any_size, tokenizer, None).sampler["block"] == 16
-    assert turns(_described(any_size, tokenizer, ChatTemplate())).block == 8
+    assert described(full, tokenizer, ChatTemplate()).sampler["block"] == 32
+    assert described(any_size, tokenizer, ChatTemplate()).sampler["block"] == 8
+    assert described(any_size, tokenizer, None).sampler["block"] == 16
+    assert turns(described(any_size, tokenizer, ChatTemplate())).block == 8
 
 
 def test_the_bundle_keeps_the_template_and_a_plain_one_has_none(data: Path, tmp_path: Path):

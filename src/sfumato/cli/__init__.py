@@ -18,7 +18,7 @@ from sfumato.config import ConfigError, closest
 
 COMMANDS = {
     "train": "train a model from a recipe",
-    "tune": "teach a trained model to answer, from conversations",
+    "tune": "teach a trained model: answers, preferences, rewards, fewer steps",
     "generate": "continue a prompt, and watch the text appear out of noise",
     "chat": "talk with a model that was tuned on conversations",
     "infill": "fill the holes of a template",

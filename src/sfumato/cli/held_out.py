@@ -79,7 +79,7 @@ def rows_for(model: "LanguageModel", found: "Iterable[Document]") -> "tuple[Batc
     from itertools import chain, islice
 
     from sfumato.data.batches import rows_of
-    from sfumato.train.loop import turns
+    from sfumato.train.denoising import turns
 
     rest, config = iter(found), model.bundle.config
     first = list(islice(rest, 1))

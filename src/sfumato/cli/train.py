@@ -38,8 +38,8 @@ def run(words: list[str], out: TextIO) -> int:
     return follow(parse(Options, words, "sfumato train", about), out)
 
 
-def follow(options: Options, out: TextIO, *, answers: bool = False) -> int:
-    """Follow a recipe, and tell how it goes; with `answers` it tunes a model on conversations."""
+def follow(options: Options, out: TextIO, *, tuned: bool = False) -> int:
+    """Follow a recipe, and tell how it goes; with `tuned` by its method."""
     recipe = load_recipe(options.recipe, {**_aliases(options), **options.settings})
     folder = Path(options.out or Path("runs") / (recipe.name or Path(options.recipe).stem))
     if folder.exists() and not folder.is_dir():
@@ -47,8 +47,8 @@ def follow(options: Options, out: TextIO, *, answers: bool = False) -> int:
 
     from sfumato.text.tokenizer import check_text
 
-    if answers:
-        from sfumato.tune.answers import tune as begin
+    if tuned:
+        from sfumato.tune.methods import tune as begin
     else:
         from sfumato.train.loop import train as begin
 
@@ -72,10 +72,12 @@ def follow(options: Options, out: TextIO, *, answers: bool = False) -> int:
         print(json.dumps(result), file=out)
     elif model:
         held_out = f"; held-out {watch.figure()}" if watch.held_out else ""
+        if result.get("step", watch.steps) < watch.steps:
+            held_out += f"; stopped early, {recipe.train.patience} evaluations were no better than the best, which is kept"
         print(f"{model}: {result.get('step', watch.steps)} steps{held_out}", file=out)
         prompt = shlex.quote(recipe.train.sample_prompt or "Once upon a time")
-        again = f"{'chat' if answers else f'generate {prompt}'} --model {shlex.quote(str(model))}"
-        print(f"try it: sfumato {again}", file=out)
+        again = "chat" if tuned and recipe.method == "answers" else f"generate {prompt}"
+        print(f"try it: sfumato {again} --model {shlex.quote(str(model))}", file=out)
     if number:
         done = result.get("step", 0)
         bar.say(f"stopped by {signal.Signals(number).name} after step {done} of {watch.steps}, all saved in {folder}")

@@ -1,4 +1,4 @@
-"""`sfumato tune`: teach a trained model to answer, or continue a run that was stopped."""
+"""`sfumato tune`: teach a trained model something, or continue a run that was stopped."""
 
 from typing import TextIO
 
@@ -8,5 +8,5 @@ from sfumato.config import parse
 
 def run(words: list[str], out: TextIO) -> int:
     """Tune; the exit code is 0, or 128 + the number of the signal that stopped the run."""
-    about = "Tune a model on conversations, from a recipe. The same command continues a run that was stopped."
-    return follow(parse(Options, words, "sfumato tune", about), out, answers=True)
+    about = "Tune a model by a recipe and its method. The same command continues a run that was stopped."
+    return follow(parse(Options, words, "sfumato tune", about), out, tuned=True)

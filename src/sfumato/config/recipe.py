@@ -3,6 +3,15 @@
 from dataclasses import dataclass, field
 
 from sfumato.config.check import ConfigError, option
+from sfumato.config.tuning import (
+    METHODS,
+    AdaptConfig,
+    ChatConfig,
+    DistillConfig,
+    LoraConfig,
+    PreferenceConfig,
+    ReinforceConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,15 @@ class Source:
     path: str = field(metadata={"help": "file, folder, or hf:NAME for a Hugging Face dataset"})
     weight: float = option(1.0, "share of the training tokens, relative to the other sources", at_least=0)
     field: str = option("text", "the key of a record that holds the text")
+    prompt: str = option("", "makes prompts out of records, such as 'Translate to French: {en}'; needs response")
+    response: str = option("", "makes what is learned out of records, such as {fr} or {fr[0]}; takes field's place")
+    licence: str = option("", "licence and attribution of the data, for the model card")
     split: str = option("train", "the split of a Hugging Face dataset")
+
+    def __post_init__(self) -> None:
+        """Refuse a prompt that nothing answers."""
+        if self.prompt and not self.response:
+            raise ConfigError(f"source {self.path}: a prompt needs a response, such as response = '{{answer}}'")
 
     @classmethod
     def from_text(cls, text: str) -> "Source":
@@ -167,16 +184,12 @@ class TrainConfig:
     checkpoint_every: int = option(200, "steps between checkpoints", at_least=1)
     keep: int = option(2, "number of checkpoints kept", at_least=1)
     evaluate_every: int = option(0, "steps between held-out evaluations; 0 means never", at_least=0)
+    patience: int = option(
+        0, "stop after so many evaluations without a better one, keep the best; 0 = never", at_least=0
+    )
     sample_every: int = option(0, "steps between samples; 0 means never", at_least=0)
     sample_prompt: str = option("", "how the samples begin")
     threads: int = option(0, "CPU threads; 0 leaves it to torch", at_least=0)
-
-
-@dataclass(frozen=True)
-class ChatConfig:
-    """Conversations, for `tune`."""
-
-    system: str = option("", "the system's turn of conversations that have none; empty = none")
 
 
 @dataclass(frozen=True)
@@ -190,7 +203,13 @@ class Recipe:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    method: str = option("answers", "how `tune` learns; `train` does not read it", METHODS)
     chat: ChatConfig = field(default_factory=ChatConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    preference: PreferenceConfig = field(default_factory=PreferenceConfig)
+    reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
     seed: int = option(0, "all randomness follows from it", at_least=0, below=2**63)
 
     def __post_init__(self) -> None:

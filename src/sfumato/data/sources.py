@@ -4,7 +4,7 @@ import codecs
 import hashlib
 import io
 import json
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from sfumato.config import DataConfig, Source
 from sfumato.data import compressed
+from sfumato.data.template import fields_of, filled
 from sfumato.text.tokenizer import Tokenizer, check_text
 
 FORMATS = (".txt", ".md", ".jsonl", ".parquet")
@@ -116,7 +117,8 @@ def labelled(path: str, text: str, label: str) -> list[tuple[str, str]]:
 def content_key(source: Source) -> str:
     """Hex digest of all that decides which documents `source` holds: its bytes, formats, field and split."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([source.field, source.split]).encode())
+    templates = [source.prompt, source.response] if source.response else []
+    digest.update(json.dumps([source.field, source.split, *templates]).encode())
     if _is_dataset(source):
         digest.update(_dataset(source)._fingerprint.encode())
     else:
@@ -130,14 +132,14 @@ def content_key(source: Source) -> str:
 def _parts(source: Source) -> Iterator[tuple[str, Iterator[Item]]]:
     """The files of a source (or its one dataset), each with its name in error messages."""
     if _is_dataset(source):
-        yield source.path, _table_rows(_dataset(source), source.field)
+        yield source.path, _table_rows(_dataset(source), source)
         return
     for path in _files(source.path):
         match _format(path):
             case ".jsonl":
-                yield str(path), _json_lines(path, source.field)
+                yield str(path), _json_lines(path, source)
             case ".parquet":
-                yield str(path), _parquet(path, source.field)
+                yield str(path), _parquet(path, source)
             case _:
                 yield str(path), _text(path)
 
@@ -222,19 +224,19 @@ def _text(path: Path) -> Iterator[Item]:
         yield raw.count(b"\n", 0, error.start) + 1, ValueError(f"not UTF-8 (byte 0x{raw[error.start]:02x})")
 
 
-def _json_lines(path: Path, key: str) -> Iterator[Item]:
+def _json_lines(path: Path, source: Source) -> Iterator[Item]:
     line = 0
     try:
         with compressed.open_binary(path) as handle:
             for line, raw in enumerate(handle, 1):
                 raw = raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
                 if raw.strip():
-                    yield line, _json_value(raw, key)
+                    yield line, _json_value(raw, source)
     except compressed.Damaged as error:
         yield line + 1, error
 
 
-def _json_value(raw: bytes, key: str) -> Any:
+def _json_value(raw: bytes, source: Source) -> Any:
     try:
         record = json.loads(_utf8(raw))
     except json.JSONDecodeError as error:
@@ -245,27 +247,44 @@ def _json_value(raw: bytes, key: str) -> Any:
         return error
     if not isinstance(record, dict):
         return ValueError(f"expected a JSON object, got {type(record).__name__}")
-    wanted = _wanted(key, record)
-    return _value([record[name] for name in wanted]) if wanted else _missing(key, record)
+    wanted = _wanted(source, record)
+    return _value(source, {name: record[name] for name in wanted}) if wanted else _missing(source, record)
 
 
-def _wanted(key: str, names: Container[str]) -> list[str]:
-    """Where a record's document is: under its key, else as a conversation or a pair; empty where it has none."""
-    if key in names or CONVERSATION in names:
-        return [key if key in names else CONVERSATION]
+def _wanted(source: Source, names: Container[str]) -> list[str]:
+    """The fields that make a record's document; empty where it lacks one.
+
+    Those that the source's templates name, or its key, or else a conversation or a pair.
+    """
+    if source.response:
+        fields = fields_of(source.response, "response") + (fields_of(source.prompt, "prompt") if source.prompt else [])
+        return list(dict.fromkeys(fields)) if all(field in names for field in fields) else []
+    if source.field in names or CONVERSATION in names:
+        return [source.field if source.field in names else CONVERSATION]
     return list(PAIR) if all(name in names for name in PAIR) else []
 
 
-def _value(columns: Sequence[Any]) -> Any:
-    """The value of one field, or the pair that two make."""
-    return columns[0] if len(columns) == 1 else Pair(*columns)
+def _value(source: Source, record: Mapping[str, Any]) -> Any:
+    """The document that the wanted fields make: one value, a pair, or the ValueError that says why there is none."""
+    if not source.response:
+        columns = list(record.values())
+        return columns[0] if len(columns) == 1 else Pair(*columns)
+    try:
+        response = filled(source.response, record, "response")
+        return Pair(filled(source.prompt, record, "prompt"), response) if source.prompt else response
+    except ValueError as error:
+        return error
 
 
-def _missing(key: str, names: Any) -> ValueError:
+def _missing(source: Source, names: Any) -> ValueError:
+    keys = [source.field]
+    if source.response:
+        keys = fields_of(source.response, "response") + (fields_of(source.prompt, "prompt") if source.prompt else [])
+    key = next((key for key in keys if key not in names), keys[0])
     return ValueError(f"no field {key!r}; it has {', '.join(map(str, list(names)[:8])) or 'none'}")
 
 
-def _parquet(path: Path, key: str) -> Iterator[Item]:
+def _parquet(path: Path, source: Source) -> Iterator[Item]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -277,14 +296,14 @@ def _parquet(path: Path, key: str) -> Iterator[Item]:
             # a decompressing stream cannot seek cheaply, and Parquet is read from its end
             table = pyarrow.parquet.ParquetFile(handle if path.suffix == ".parquet" else io.BytesIO(handle.read()))
             names = table.schema_arrow.names
-            wanted = _wanted(key, names)
+            wanted = _wanted(source, names)
             if not wanted:
-                yield 1, _missing(key, names)
+                yield 1, _missing(source, names)
                 return
             for batch in table.iter_batches(batch_size=1024, columns=wanted):
                 for values in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True):
                     row += 1
-                    yield row, _value(values)
+                    yield row, _value(source, dict(zip(wanted, values, strict=True)))
     except (compressed.Damaged, pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # the disk's; Arrow's own have no number
             raise
@@ -313,12 +332,12 @@ def _dataset(source: Source) -> Any:
         raise DataError(f"{source.path} (split {source.split}): cannot load this dataset: {_one_line(error)}") from None
 
 
-def _table_rows(dataset: Any, key: str) -> Iterator[Item]:
-    wanted = _wanted(key, dataset.column_names)
+def _table_rows(dataset: Any, source: Source) -> Iterator[Item]:
+    wanted = _wanted(source, dataset.column_names)
     if not wanted:
-        return iter([(1, _missing(key, dataset.column_names))])
+        return iter([(1, _missing(source, dataset.column_names))])
     records = dataset.select_columns(wanted)
-    return zip(count(1), (_value([record[name] for name in wanted]) for record in records), strict=False)
+    return zip(count(1), (_value(source, {name: record[name] for name in wanted}) for record in records), strict=False)
 
 
 def _one_line(error: Exception) -> str:

@@ -2,14 +2,25 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sfumato.data.batches import Stream
 from sfumato.model.transformer import Transformer
 from sfumato.train import checkpoint
+
+
+class Rows(Protocol):
+    """Where training examples come from, without end."""
+
+    def state(self) -> dict[str, Any]:
+        """Where it is, in values that JSON can hold."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state` was taken. ValueError: the data has changed since."""
+        ...
 
 
 @dataclass
@@ -19,14 +30,18 @@ class State:
     denoiser: Transformer
     optimisers: list[torch.optim.Optimizer]
     average: dict[str, Tensor]
-    stream: Stream
+    stream: Rows
     step: int = 0
     tokens: int = 0
     skipped: int = 0
     loss_mean: float = 0.0
     loss_square: float = 0.0
+    best: float = 0.0
+    """The least held-out loss of an evaluation; 0 = there was none yet."""
+    stale: int = 0
+    """Evaluations since then."""
 
-    COUNTERS = ("step", "tokens", "skipped", "loss_mean", "loss_square")
+    COUNTERS = ("step", "tokens", "skipped", "loss_mean", "loss_square", "best", "stale")
 
     def save(self, folder: Path, keep: int) -> None:
         """Write a checkpoint."""
@@ -42,7 +57,7 @@ class State:
         """Continue from a checkpoint."""
         self.stream.restore(state["stream"])
         for name in self.COUNTERS:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, 0))
         with torch.no_grad():
             for name, parameter in self.denoiser.named_parameters():
                 parameter.copy_(tensors[f"weight/{name}"])

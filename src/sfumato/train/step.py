@@ -5,7 +5,6 @@ Every random number is a function of (seed, step, global row), so a resumed run 
 Shape letters: B rows, L row length, N scored positions, D width, V vocabulary.
 """
 
-import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -17,26 +16,26 @@ from torch.nn.functional import pad
 from sfumato import rng
 from sfumato.canvas import Where
 from sfumato.config import Recipe
-from sfumato.data.batches import Batch
+from sfumato.data.batches import Batch, Stream
 from sfumato.model.bundle import BundleConfig
 from sfumato.model.device import bookkeeping_device
 from sfumato.model.layout import Block, Layout, layout_named, numbered, two_streams
 from sfumato.process import Gaussian, Growing, Noised, Process, build_process
-from sfumato.train.optimiser import schedule_factor
 from sfumato.train.run import device_of
 from sfumato.train.state import State
+from sfumato.train.update import Update
 
 _CORRUPT, _DROP, _SIZE, _TWICE, _PROMPT = 7, 8, 9, 10, 11  # draw purposes, apart from those inside a process
-SPIKE_SDS = 6.0  # a loss this many standard deviations above its running mean is a spike
-SPIKE_AFTER = 100  # steps before spikes are judged
 
 
 class Step:
-    """One optimiser step: forward and backward over the micro-batches, clip, update, average."""
+    """One optimiser step: forward and backward over the micro-batches, then `Update`."""
 
     def __init__(self, recipe: Recipe, config: BundleConfig, state: State, steps: int):
         """Everything that stays the same from step to step."""
-        self.recipe, self.state, self.steps = recipe, state, steps
+        assert isinstance(state.stream, Stream)
+        self.recipe, self.state, self.stream = recipe, state, state.stream
+        self.update = Update(recipe, state, steps)
         self.process: Process = build_process(
             recipe.process,
             vocab_size=config.model.vocab_size,
@@ -54,10 +53,9 @@ class Step:
 
     def __call__(self) -> dict[str, Any]:
         """Make one step and return its record for metrics.jsonl."""
-        state, config = self.state, self.recipe.train
-        start = time.perf_counter()
+        config, start = self.recipe.train, time.perf_counter()
         rows = config.batch * config.accumulate
-        batch = state.stream.rows(rows)
+        batch = self.stream.rows(rows)
         scale = 1.0 / max(1, int(batch.editable_BL.sum()))
         loss = torch.zeros((), device=self.device)
         for i in range(config.accumulate):
@@ -65,28 +63,7 @@ class Step:
             part = self._loss(batch, torch.arange(i, rows, config.accumulate)) * scale
             part.backward()
             loss += part.detach()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in state.denoiser.parameters() if p.grad is not None])
-        loss_value, norm_value = torch.stack((loss, norm)).tolist()  # the step's only transfer to the host
-        good = self._judge(loss_value, norm_value)
-        factor = schedule_factor(state.step, self.steps, config)
-        if good:
-            self._update(norm_value, factor)
-        for optimiser in state.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        state.step += 1
-        state.skipped += not good
-        tokens = rows * self.recipe.model.context
-        state.tokens += tokens
-        seconds = time.perf_counter() - start
-        return {
-            "step": state.step,
-            "loss": loss_value,
-            "grad_norm": norm_value,
-            "lr": config.lr * factor,
-            "tokens": state.tokens,
-            "tokens_per_second": round(tokens / seconds, 1),
-            "skipped": state.skipped,
-        }
+        return self.update(loss, rows * self.recipe.model.context, start)
 
     def _loss(self, batch: Batch, rows_B: Tensor) -> Tensor:
         """Summed loss of one micro-batch: these rows of the global batch."""
@@ -170,31 +147,3 @@ class Step:
             inputs_BL, where, t_BL, read_N = two_streams(inputs_BL, clean_BL, where, t_BL, read_N)
         hidden_ND = denoiser.encode(inputs_BL, where=where, layout=self.layout, t_BQ=t_BL, read_N=read_N)
         return denoiser.readout(hidden_ND), None
-
-    def _judge(self, loss: float, norm: float) -> bool:
-        """Whether the step may be taken: finite, and no spike against the running mean of the loss."""
-        state = self.state
-        sd = math.sqrt(max(state.loss_square - state.loss_mean**2, 0.0))
-        finite = math.isfinite(loss) and math.isfinite(norm)
-        spike = state.step >= SPIKE_AFTER and loss > state.loss_mean + SPIKE_SDS * max(sd, 0.01 * state.loss_mean)
-        if not finite or spike:
-            return False
-        rate = max(0.02, 1 / (state.step + 1))
-        state.loss_mean += rate * (loss - state.loss_mean)
-        state.loss_square += rate * (loss**2 - state.loss_square)
-        return True
-
-    def _update(self, norm: float, factor: float) -> None:
-        state, config = self.state, self.recipe.train
-        if config.clip and norm > config.clip:
-            torch._foreach_mul_([p.grad for p in state.denoiser.parameters() if p.grad is not None], config.clip / norm)
-        for optimiser in state.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            optimiser.step()
-        if state.average:
-            # an average that starts short, so that early evaluations do not show the random beginning
-            rate = 1 - min(config.ema, (1 + state.step) / (10 + state.step))
-            weights: list[Tensor] = list(state.denoiser.parameters())
-            with torch.no_grad():
-                torch._foreach_lerp_(list(state.average.values()), weights, rate)

@@ -1,0 +1,56 @@
+"""The sections of a recipe that tuning methods read."""
+
+from dataclasses import dataclass
+
+from sfumato.config.check import option
+
+METHODS = ("answers", "text", "preference", "reinforce", "distill", "adapt")
+
+
+@dataclass(frozen=True)
+class ChatConfig:
+    """Conversations, for `tune`."""
+
+    system: str = option("", "the system's turn of conversations that have none; empty = none")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters: only they are trained."""
+
+    rank: int = option(0, "rank of the adapters; 0 = none, all weights are trained", at_least=0)
+    alpha: float = option(16.0, "adapters are scaled by alpha / rank", at_least=1e-6)
+    dropout: float = option(0.0, "share of the adapters' input that training drops", at_least=0, below=1)
+    merge: bool = option(True, "write one merged bundle; false writes a small adapter beside its base")
+
+
+@dataclass(frozen=True)
+class PreferenceConfig:
+    """Learning from pairs of answers."""
+
+    beta: float = option(0.1, "how strongly the policy is held to the reference", at_least=1e-6)
+    samples: int = option(4, "noisings of each answer in a step, one mask each", at_least=1)
+
+
+@dataclass(frozen=True)
+class ReinforceConfig:
+    """Learning from verifiable rewards."""
+
+    reward: str = option("addition", "what is rewarded")
+    group: int = option(8, "answers to each prompt", at_least=2)
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Learning to write in fewer steps."""
+
+    kind: str = option("sdtt", "what the student learns from its teacher", ("sdtt", "consistency"))
+    rounds: int = option(3, "how often the number of steps is halved", at_least=1)
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Turning an autoregressive or masked language model into a diffusion model."""
+
+    shift: str = option("remove", "whether position i - 1 goes on predicting position i", ("keep", "remove"))
+    anneal: float = option(0.5, "share of the steps over which the future becomes visible", at_least=0, at_most=1)

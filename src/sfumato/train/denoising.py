@@ -1,0 +1,163 @@
+"""What a run trains and on what: the network, its data and its step, here for the processes' own losses."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sfumato.config import Recipe
+from sfumato.data.batches import Stream
+from sfumato.data.cache import Corpus, Progress, open_corpora
+from sfumato.data.turns import Turns
+from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens, find_bundle, read_description
+from sfumato.model.transformer import Transformer
+from sfumato.process import Growing, build_process
+from sfumato.text.chat import ChatTemplate
+from sfumato.text.tokenizer import Tokenizer
+from sfumato.train.optimiser import build_optimisers
+from sfumato.train.run import device_of
+from sfumato.train.state import Rows, State
+from sfumato.train.step import Step
+
+# What a new bundle writes with; ancestral where nothing is said.
+_SAMPLERS = {"masked": "threshold", "autoregressive": "left_to_right", "gaussian": "ode", "insertion": "tau_leaping"}
+
+
+@dataclass
+class Prepared:
+    """A run that is ready for its first step."""
+
+    config: BundleConfig
+    """What the bundle will say about the model."""
+    tokenizer: Tokenizer
+    corpora: list[Corpus]
+    """What it learns from, for held-out evaluation and the model card; may be empty."""
+    state: State
+    step: Callable[[], dict[str, Any]]
+    """Makes one optimiser step and gives its record for metrics.jsonl."""
+
+
+Prepare = Callable[[Recipe, Tokenizer, int, Progress | None], Prepared]
+"""From a resolved recipe, its tokenizer, the number of steps, and who is told how much of the data has been read."""
+
+
+def denoising(
+    recipe: Recipe, tokenizer: Tokenizer, steps: int, reading: Progress | None, *, chat: ChatTemplate | None = None
+) -> Prepared:
+    """Train on documents; with `chat` on conversations, of which answers alone are learned.
+
+    The bundle keeps the template `chat`, or that of `init`.
+
+    Raises:
+        ValueError: settings or data that cannot be used; one line.
+    """
+    config = described(recipe, tokenizer, chat)
+    corpora = open_corpora(recipe.data, tokenizer, reading, turns(config) if chat else None)
+    weights = [source.weight for source in recipe.data.sources]
+    denoiser = network(recipe, config)
+    stream = Stream(corpora, weights, context=recipe.model.context, tokenizer=tokenizer, seed=recipe.seed)
+    state = new_state(recipe, denoiser, stream)
+    return Prepared(config, tokenizer, corpora, state, Step(recipe, config, state, steps))
+
+
+def described(recipe: Recipe, tokenizer: Tokenizer, chat: ChatTemplate | None) -> BundleConfig:
+    """What the bundle will say about the model."""
+    if recipe.model.vocab_size not in (0, tokenizer.vocab_size):
+        raise ValueError(
+            f"model.vocab_size: got {recipe.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}; leave it at 0"
+        )
+    tokens = SpecialTokens(tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.start_id)
+    process = build_process(
+        recipe.process, vocab_size=tokenizer.vocab_size, mask_id=tokens.mask, never_written=tokens.never_written
+    )
+    grows = isinstance(process, Growing)
+    if grows and recipe.model.block:
+        raise ValueError(
+            f"model.block: got {recipe.model.block}, but {process.name} has no blocks: its rows grow everywhere; "
+            "leave it at 0"
+        )
+    model = dataclasses.replace(recipe.model, vocab_size=tokenizer.vocab_size, gap_head=grows)
+    layout = "causal" if process.shift else "block" if model.block else "full"
+    sampler: dict[str, Any] = {"sampler": _SAMPLERS.get(process.name, "ancestral"), "temperature": 0.7}
+    if model.smallest_block:  # it may choose: large enough to be parallel, and for answers small enough to end late
+        sampler["block"] = max(model.smallest_block, min(8 if chat else 16, model.block))
+    if chat and layout == "full" and process.name == "masked":
+        # Sure of the end long before the answer, a canvas that is one block would be closed from its far side.
+        sampler["block"] = min(32, model.context)
+    return BundleConfig(
+        model=model,
+        process=recipe.process,
+        layout=layout,
+        shift=process.shift,
+        tokens=tokens,
+        tokenizer_sha256=tokenizer.fingerprint,
+        sampler=sampler,
+        chat=chat.to_dict() if chat else _template_of(recipe.init),
+    )
+
+
+def _template_of(init: str) -> dict[str, Any] | None:
+    """A model that knows conversations knows them still after other training."""
+    return read_description(find_bundle(init))[0].chat if init else None
+
+
+def turns(config: BundleConfig) -> Turns:
+    """How a model's conversations become rows."""
+    assert config.chat is not None
+    template = ChatTemplate.from_dict(config.chat)
+    block = config.sampler.get("block") or config.model.block if config.layout == "block" else 0
+    return Turns(template, config.model.context, block, fill=not (config.shift or config.model.gap_head))
+
+
+def network(recipe: Recipe, config: BundleConfig) -> Transformer:
+    """The network before the first step, on its device: with random weights, or with those of `init`."""
+    denoiser = Transformer(
+        config.model,
+        never_written=config.tokens.never_written,
+        gradient_checkpointing=recipe.train.checkpointing,
+        dropout=recipe.train.dropout,
+    )
+    denoiser.initialise(recipe.seed)
+    if recipe.init:
+        _take_weights(denoiser, recipe.init)
+    return denoiser.to(device_of(recipe)[0])
+
+
+def new_state(recipe: Recipe, denoiser: Transformer, stream: Rows) -> State:
+    """The state before the first step."""
+    average = {name: p.detach().clone() for name, p in denoiser.named_parameters()} if recipe.train.ema else {}
+    return State(denoiser, build_optimisers(denoiser, recipe.train), average, stream)
+
+
+def _take_weights(denoiser: Transformer, init: str) -> None:
+    """Start from a bundle's weights; layout, process and context may differ, sizes not.
+
+    A network with fewer layers takes evenly chosen ones, the first and the last among them.
+
+    Raises:
+        ValueError: the first tensor that does not fit.
+    """
+    bundle = Bundle.load(find_bundle(init))
+    expected = denoiser.state_dict()
+    state = _thinned(bundle.denoiser.state_dict(), bundle.config.model.layers, denoiser.config.layers)
+    for name in sorted(state.keys() | expected.keys()):
+        found, wanted = (list(t[name].shape) if name in t else "absent" for t in (state, expected))
+        if found != wanted:
+            raise ValueError(
+                f"init {init}: {name} is {found} there, this recipe's model asks for {wanted}; use its sizes"
+            )
+    denoiser.load_state_dict(state)
+
+
+def _thinned(state: dict[str, torch.Tensor], layers: int, wanted: int) -> dict[str, torch.Tensor]:
+    """The tensors of as many of the layers, evenly chosen; all of them where no fewer are wanted."""
+    if wanted >= layers:
+        return state
+    chosen = [round(i * (layers - 1) / max(1, wanted - 1)) for i in range(wanted)]
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith("blocks.")}
+    for new, old in enumerate(chosen):
+        own = f"blocks.{old}."
+        kept |= {f"blocks.{new}.{n.removeprefix(own)}": tensor for n, tensor in state.items() if n.startswith(own)}
+    return kept
