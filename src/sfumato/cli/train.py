@@ -73,7 +73,9 @@ def follow(options: Options, out: TextIO, *, tuned: bool = False) -> int:
     elif model:
         held_out = f"; held-out {watch.figure()}" if watch.held_out else ""
         if result.get("step", watch.steps) < watch.steps:
-            held_out += f"; stopped early, {recipe.train.patience} evaluations were no better than the best, which is kept"
+            held_out += (
+                f"; stopped early, {recipe.train.patience} evaluations were no better than the best, which is kept"
+            )
         print(f"{model}: {result.get('step', watch.steps)} steps{held_out}", file=out)
         prompt = shlex.quote(recipe.train.sample_prompt or "Once upon a time")
         again = "chat" if tuned and recipe.method == "answers" else f"generate {prompt}"
