@@ -72,7 +72,7 @@ def follow(options: Options, out: TextIO, *, tuned: bool = False) -> int:
         print(json.dumps(result), file=out)
     elif model:
         held_out = f"; held-out {watch.figure()}" if watch.held_out else ""
-        if result.get("step", watch.steps) < watch.steps:
+        if (result.get("step") or watch.steps) < watch.steps:
             held_out += (
                 f"; stopped early, {recipe.train.patience} evaluations were no better than the best, which is kept"
             )
