@@ -65,14 +65,15 @@ def follow(options: Options, out: TextIO, *, tuned: bool = False) -> int:
             card=watch.card,
             reading=watch.reading,
         )
-    result = {"run": str(folder), "model": str(model) if model else None, "steps": watch.steps, **watch.last_record()}
+    last = watch.last_record()
+    result = {"run": str(folder), "model": str(model) if model else None, "steps": watch.steps, **last}
     if options.json:
         import json
 
         print(json.dumps(result), file=out)
     elif model:
         held_out = f"; held-out {watch.figure()}" if watch.held_out else ""
-        if (result.get("step") or watch.steps) < watch.steps:
+        if last.get("step", watch.steps) < watch.steps:
             held_out += (
                 f"; stopped early, {recipe.train.patience} evaluations were no better than the best, which is kept"
             )
