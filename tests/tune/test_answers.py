@@ -19,12 +19,13 @@ from sfumato.config import (
 )
 from sfumato.data.batches import Stream
 from sfumato.data.cache import open_corpora
+from sfumato.model.bundle import Bundle
 from sfumato.sample.language_model import LanguageModel
 from sfumato.text.chat import ChatTemplate
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.denoising import _thinned, described, turns
 from sfumato.train.loop import train
-from sfumato.tune.methods import tune
+from sfumato.tune.methods import completed, tune
 
 ANSWERS = {"red": "a b", "blue": "c", "green": "d e f g", "black": "a d"}
 
@@ -189,3 +190,12 @@ def test_the_bundled_model_answers_and_ends():
     asked += [{"role": "assistant", "content": "I am Sfumato."}, {"role": "user", "content": "Thank you!"}]
     answer = model.reply(asked, max_tokens=32)
     assert answer.finish_reason == "stop" and answer.completion.strip()
+
+
+def test_a_recipe_that_says_nothing_of_the_network_takes_that_of_its_init(data: Path, tmp_path: Path):
+    init = base(data, tmp_path, 8)
+    silent = replace(recipe(data, tmp_path), init=init, model=ModelConfig())
+    found, there = completed(silent).model, Bundle.load(Path(init)).config.model
+    assert replace(found, vocab_size=there.vocab_size) == there
+    folder, _ = tune(replace(silent, train=replace(silent.train, steps=1)), tmp_path / "run")
+    assert folder is not None and Bundle.load(folder).config.model == there

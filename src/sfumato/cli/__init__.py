@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": "put models behind an OpenAI-compatible API and a web page",
     "evaluate": "measure how well a model predicts a text",
     "task": "make problems with checkable answers, and score a model on them",
+    "score": "let a model answer a recipe's questions, and judge the answers",
     "compare": "put models side by side: likelihood, quality of what they write, cost",
     "sweep": "draw a model's quality against the number of forward passes, sampler by sampler",
     "feedback": "look at what users thought of a model's texts, and export it",

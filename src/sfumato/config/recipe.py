@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from sfumato.config.check import ConfigError, option
+from sfumato.config.scoring import ScoreConfig
 from sfumato.config.tuning import (
     METHODS,
     AdaptConfig,
@@ -210,6 +211,7 @@ class Recipe:
     reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
     seed: int = option(0, "all randomness follows from it", at_least=0, below=2**63)
 
     def __post_init__(self) -> None:

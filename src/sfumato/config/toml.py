@@ -77,6 +77,7 @@ def _located(recipe: Recipe, folders: Sequence[Any]) -> Recipe:
         recipe,
         data=replace(recipe.data, sources=sources),
         tokenizer=replace(recipe.tokenizer, path=find(recipe.tokenizer.path)),
+        score=replace(recipe.score, path=find(recipe.score.path)),
     )
 
 

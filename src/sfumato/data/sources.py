@@ -4,7 +4,7 @@ import codecs
 import hashlib
 import io
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -114,6 +114,20 @@ def labelled(path: str, text: str, label: str) -> list[tuple[str, str]]:
     return found
 
 
+def records(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every record of a JSON-lines, Parquet or Hugging Face source as it is, each with its place.
+
+    Raises:
+        DataError: nothing to read there, or a line that holds no record; names its place.
+    """
+    for name, items in _parts(source, whole=True):
+        for line, value in items:
+            if not isinstance(value, dict):
+                why = value if isinstance(value, ValueError) else "expected JSON lines or a table, got a text"
+                raise DataError(f"{name}:{line}: {why}")
+            yield f"{name}:{line}", value
+
+
 def content_key(source: Source) -> str:
     """Hex digest of all that decides which documents `source` holds: its bytes, formats, field and split."""
     digest = hashlib.blake2b(digest_size=16)
@@ -129,17 +143,21 @@ def content_key(source: Source) -> str:
     return digest.hexdigest()
 
 
-def _parts(source: Source) -> Iterator[tuple[str, Iterator[Item]]]:
+_View = Source | None  # what of a record is wanted: the document that a source makes of it, or all of it
+
+
+def _parts(source: Source, *, whole: bool = False) -> Iterator[tuple[str, Iterator[Item]]]:
     """The files of a source (or its one dataset), each with its name in error messages."""
+    view = None if whole else source
     if _is_dataset(source):
-        yield source.path, _table_rows(_dataset(source), source)
+        yield source.path, _table_rows(_dataset(source), view)
         return
     for path in _files(source.path):
         match _format(path):
             case ".jsonl":
-                yield str(path), _json_lines(path, source)
+                yield str(path), _json_lines(path, view)
             case ".parquet":
-                yield str(path), _parquet(path, source)
+                yield str(path), _parquet(path, view)
             case _:
                 yield str(path), _text(path)
 
@@ -224,19 +242,19 @@ def _text(path: Path) -> Iterator[Item]:
         yield raw.count(b"\n", 0, error.start) + 1, ValueError(f"not UTF-8 (byte 0x{raw[error.start]:02x})")
 
 
-def _json_lines(path: Path, source: Source) -> Iterator[Item]:
+def _json_lines(path: Path, view: _View) -> Iterator[Item]:
     line = 0
     try:
         with compressed.open_binary(path) as handle:
             for line, raw in enumerate(handle, 1):
                 raw = raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
                 if raw.strip():
-                    yield line, _json_value(raw, source)
+                    yield line, _json_value(raw, view)
     except compressed.Damaged as error:
         yield line + 1, error
 
 
-def _json_value(raw: bytes, source: Source) -> Any:
+def _json_value(raw: bytes, view: _View) -> Any:
     try:
         record = json.loads(_utf8(raw))
     except json.JSONDecodeError as error:
@@ -247,15 +265,17 @@ def _json_value(raw: bytes, source: Source) -> Any:
         return error
     if not isinstance(record, dict):
         return ValueError(f"expected a JSON object, got {type(record).__name__}")
-    wanted = _wanted(source, record)
-    return _value(source, {name: record[name] for name in wanted}) if wanted else _missing(source, record)
+    wanted = _wanted(view, record)
+    return _value(view, {name: record[name] for name in wanted}) if wanted else _missing(view, record)
 
 
-def _wanted(source: Source, names: Container[str]) -> list[str]:
+def _wanted(source: _View, names: Collection[str]) -> list[str]:
     """The fields that make a record's document; empty where it lacks one.
 
     Those that the source's templates name, or its key, or else a conversation or a pair.
     """
+    if source is None:
+        return list(names)
     if source.response:
         fields = fields_of(source.response, "response") + (fields_of(source.prompt, "prompt") if source.prompt else [])
         return list(dict.fromkeys(fields)) if all(field in names for field in fields) else []
@@ -264,8 +284,10 @@ def _wanted(source: Source, names: Container[str]) -> list[str]:
     return list(PAIR) if all(name in names for name in PAIR) else []
 
 
-def _value(source: Source, record: Mapping[str, Any]) -> Any:
+def _value(source: _View, record: Mapping[str, Any]) -> Any:
     """The document that the wanted fields make: one value, a pair, or the ValueError that says why there is none."""
+    if source is None:
+        return dict(record)
     if not source.response:
         columns = list(record.values())
         return columns[0] if len(columns) == 1 else Pair(*columns)
@@ -276,7 +298,9 @@ def _value(source: Source, record: Mapping[str, Any]) -> Any:
         return error
 
 
-def _missing(source: Source, names: Any) -> ValueError:
+def _missing(source: _View, names: Any) -> ValueError:
+    if source is None:
+        return ValueError("the record is empty")
     keys = [source.field]
     if source.response:
         keys = fields_of(source.response, "response") + (fields_of(source.prompt, "prompt") if source.prompt else [])
@@ -284,7 +308,7 @@ def _missing(source: Source, names: Any) -> ValueError:
     return ValueError(f"no field {key!r}; it has {', '.join(map(str, list(names)[:8])) or 'none'}")
 
 
-def _parquet(path: Path, source: Source) -> Iterator[Item]:
+def _parquet(path: Path, source: _View) -> Iterator[Item]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -332,7 +356,7 @@ def _dataset(source: Source) -> Any:
         raise DataError(f"{source.path} (split {source.split}): cannot load this dataset: {_one_line(error)}") from None
 
 
-def _table_rows(dataset: Any, source: Source) -> Iterator[Item]:
+def _table_rows(dataset: Any, source: _View) -> Iterator[Item]:
     wanted = _wanted(source, dataset.column_names)
     if not wanted:
         return iter([(1, _missing(source, dataset.column_names))])

@@ -169,8 +169,14 @@ class LanguageModel:
         Raises:
             ValueError: a model that knows no conversations, what is no conversation, and as in `generate`.
         """
-        row, _ = self.front.conversation(messages, max_tokens or min(128, self.front.context // 2))
-        return self._run([row], **options)[0]
+        return self.replies([messages], max_tokens=max_tokens, **options)[0]
+
+    def replies(
+        self, conversations: Sequence[Sequence[Message]], *, max_tokens: int | None = None, **options: Any
+    ) -> list[Generation]:
+        """Answer several conversations in one batch; as `reply`, each with randomness of its own."""
+        room = max_tokens or min(128, self.front.context // 2)
+        return self._run([self.front.conversation(messages, room)[0] for messages in conversations], **options)
 
     def _write(
         self, text: str | Sequence[str], max_tokens: int, *, template: bool, length: int | None = None, **options: Any

@@ -1,10 +1,12 @@
 """The ways to tune a model; each is a file of this room with a `prepare`."""
 
+import dataclasses
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sfumato.config import ConfigError, Recipe
+from sfumato.config import ConfigError, ModelConfig, ProcessConfig, Recipe
+from sfumato.model.bundle import find_bundle, read_description
 from sfumato.train.loop import train
 
 
@@ -22,6 +24,24 @@ def tune(recipe: Recipe, out: Path, **watch: Any) -> tuple[Path | None, int]:
     Raises:
         ValueError: no model to start from, and whatever the method or `train` refuses.
     """
+    prepare = import_module(f"sfumato.tune.{recipe.method}").prepare
+    return train(completed(recipe), out, prepare=prepare, **watch)
+
+
+def completed(recipe: Recipe) -> Recipe:
+    """A recipe whose network is that of `init`, where it says nothing of its own.
+
+    `process` is that of `init` too, unless the method is to change it (adapt).
+
+    Raises:
+        ValueError: no model to start from.
+    """
     if not recipe.init:
         raise ConfigError("init: expected the model to tune, a bundle's folder or name; add --init tiny")
-    return train(recipe, out, prepare=import_module(f"sfumato.tune.{recipe.method}").prepare, **watch)
+    start = read_description(find_bundle(recipe.init))[0]
+    changed: dict[str, Any] = {}
+    if recipe.model == ModelConfig():
+        changed["model"] = dataclasses.replace(start.model, vocab_size=0, gap_head=False)
+    if recipe.process == ProcessConfig() and recipe.method != "adapt":
+        changed["process"] = start.process
+    return dataclasses.replace(recipe, **changed)
