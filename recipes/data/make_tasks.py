@@ -12,7 +12,7 @@ SETS holds the published files as JSON lines, compressed with xz; those that are
     sentence_polarity  {text, label}                        sentiment     Pang and Lee 2005, CC BY 4.0
     polite_preferences {rejected, chosen}                   polite        S. Raschka, Apache-2.0
     asset_valid        {original, simplifications: [..]}    simpler       ASSET, CC BY-NC 4.0: research only
-    tinystories        {text}                               gaps          TinyStories, CDLA-Sharing-1.0
+    tinystories        {text}                               gaps, stories TinyStories, CDLA-Sharing-1.0
     schema_guided      {messages}                           services      Schema-Guided Dialogue, CC BY-SA 4.0
     dolly              {messages}                           instructions  Dolly 15k, CC BY-SA 3.0
 """
@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from make_chat import ROUGH, tidy
+from make_chat import REQUESTS, ROUGH, THINGS, tidy
 
 Record = dict[str, Any]
 HELD = 0.03  # share of a set without a part of its own to score with
@@ -98,7 +98,19 @@ def gaps(found: Iterable[Record]) -> Iterator[Record]:
             size = draw.choice((1, 1, 2, 3))
             place = draw.randrange(2, len(words) - size - 1)
             gap = " ".join(words[place : place + size])
-            yield {"text": " ".join([*words[:place], GAP, *words[place + size :]]), "gap": gap}
+            text = " ".join([*words[:place], GAP, *words[place + size :]])
+            yield {"text": text, "gap": gap, "story": record["text"]}
+
+
+def requested(found: Iterable[Record]) -> Iterator[Record]:
+    """A story, the request for it, and what it is to be about."""
+    draw = random.Random(0)
+    for record in found:
+        text = tidy(record["text"])
+        words = [word for word in re.findall("[a-z]+", text.lower()) if word in THINGS]
+        if len(text) < 900 and words:
+            topic = max(sorted(set(words)), key=words.count)
+            yield {"request": draw.choice(REQUESTS).format(f"a {topic}"), "concepts": [topic], "text": text}
 
 
 def services(found: Iterable[Record]) -> Iterator[Record]:
@@ -130,7 +142,8 @@ SETS: dict[str, tuple[Callable[[Iterable[Record]], Iterator[Record]], str, str, 
     "sentiment": (sentiment, "sentence_polarity", "", "text"),
     "polite": (polite, "polite_preferences", "", "rejected"),
     "simpler": (simpler, "asset_valid", "", "original"),
-    "gaps": (gaps, "tinystories", "", "text"),
+    "gaps": (gaps, "tinystories", "", "story"),
+    "stories": (requested, "tinystories", "", "text"),
     "services": (services, "schema_guided", "", "messages"),
     "instructions": (instructions, "dolly", "", "messages"),
 }
@@ -147,8 +160,21 @@ def gathered(found: Iterable[Record], prompt: str, answer: str) -> Iterator[Reco
 
 
 def held_out(prompt: Any) -> bool:
+    """By a hash; of the stories those that the bundled models have not seen either."""
+    if isinstance(prompt, str) and prompt in STORIES:
+        return STORIES[prompt]
     digest = hashlib.blake2b(json.dumps(prompt).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < HELD * 2**64
+
+
+def _stories() -> dict[str, bool]:
+    """The shipped stories, and whether they are held out."""
+    here = Path(__file__).parent
+    held = {json.loads(line)["text"] for line in (here / "heldout.jsonl").read_text(encoding="utf-8").splitlines()}
+    return {record["text"]: record["text"] in held for record in records(here / "tinystories.jsonl.xz")}
+
+
+STORIES = _stories()
 
 
 def write(file: Path, found: Iterable[Record]) -> int:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sfumato.config.check import ConfigError, option
 
-METRICS = ("bleu", "chrf", "rouge", "exact", "slots", "coverage", "python")
+METRICS = ("bleu", "chrf", "rouge", "exact", "slots", "coverage", "variety", "python")
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class ScoreConfig:
 
     path: str = option("", "records to score with: file, folder or hf:NAME")
     prompt: str = option("", "makes prompts out of records; empty takes that of the first source")
-    references: str = option("", "the right answer, such as {title}, or a field with a list of them, such as {fr}")
+    references: str = option("", "the right answer, such as {title}, or a list of them, such as {fr}; not for chats")
     metrics: tuple[str, ...] = option((), "how answers are judged", METRICS)
     choices: tuple[str, ...] = option((), "all possible answers: the most probable is taken, none is written")
     hole: str = option("", "what marks, in a prompt, the place to fill; empty = the answer follows the prompt")
@@ -21,7 +21,7 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be judged."""
-        if self.path and not self.references:
+        if self.prompt and not self.references:
             raise ConfigError("score.references: expected what the right answer is, such as {title}")
         if self.path and not self.metrics and not self.choices:
             raise ConfigError(f"score.metrics: expected some of {', '.join(METRICS)}")

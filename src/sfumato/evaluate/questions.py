@@ -59,16 +59,16 @@ def questions(config: ScoreConfig, prompt: str = "", *, at_most: int | None = No
 
 
 def _questions(config: ScoreConfig, prompt: str) -> Iterator[Question]:
-    fields = fields_of(config.references, "score.references")
+    fields = fields_of(config.references, "score.references") if config.references else []
     for place, record in records(Source(config.path)):
         try:
-            if prompt:
+            if prompt and fields:
                 yield Question(filled(prompt, record, "score.prompt"), _references(config, fields, record), record)
             elif messages := record.get(CONVERSATION):
                 *before, last = messages
                 yield Question(before[-1]["content"], (last["content"],), record, tuple(before))
             else:
-                raise ValueError("no prompt: give score.prompt, or the prompt of the first source")
+                raise ValueError("no conversation; give score.prompt and score.references, templates of its fields")
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise DataError(f"{place}: {error if isinstance(error, ValueError) else 'not a conversation'}") from None
 
@@ -149,13 +149,15 @@ def _filled(
         before, found, after = question.prompt.partition(hole)
         if not found:
             raise ValueError(f"score.hole: no {hole!r} in the prompt {question.prompt!r:.60}")
-        size = max(1, len(model.tokenizer.encode(question.references[0])))
+        space = " " if before.endswith(" ") else ""  # which belongs to the token of the word behind it
+        before = before.removesuffix(space)
+        size = max(1, len(model.tokenizer.encode(space + question.references[0])))
         after = after if sees_ahead else ""
         templates.append(f"{_escaped(before)}{{{size}}}{_escaped(after)}")
         sides.append((len(before), len(after)))
     done = model.infill(templates, **how)
     return [
-        (generation.text[left : len(generation.text) - right], generation)
+        (generation.text[left : len(generation.text) - right].strip(), generation)
         for generation, (left, right) in zip(done, sides, strict=True)
     ]
 
