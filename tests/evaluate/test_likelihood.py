@@ -16,7 +16,7 @@ from sfumato.config import ModelConfig
 from sfumato.data.batches import Batch, rows_of
 from sfumato.data.sources import Pair
 from sfumato.evaluate import likelihood
-from sfumato.evaluate.likelihood import _time
+from sfumato.evaluate.likelihood import time_of
 from sfumato.model.layout import Causal, Full, Layout
 from sfumato.model.transformer import Transformer
 from sfumato.process import Autoregressive, Cosine, Hybrid, Insertion, Linear, LogLinear, Masked, Process, Uniform
@@ -239,7 +239,7 @@ def test_the_value_does_not_depend_on_what_was_minimised(
 def test_a_network_that_is_told_the_time_gets_the_one_of_its_schedule():
     noise = torch.tensor([0.01, 0.3, 0.5, 0.99], dtype=torch.float64)
     for schedule in (Linear(), Cosine(), LogLinear()):
-        assert torch.allclose(1 - schedule.alpha(_time(schedule, noise)), noise, atol=1e-9)
+        assert torch.allclose(1 - schedule.alpha(time_of(schedule, noise)), noise, atol=1e-9)
 
 
 def test_padding_and_the_room_in_a_row_change_nothing(network: Transformer, tokenizer: Tokenizer):

@@ -1,6 +1,7 @@
 """Evaluation: how well a model predicts text, what it writes, and what that costs."""
 
 from sfumato.evaluate.calibration import Band, Bin, calibration
+from sfumato.evaluate.choice import Choice, choose
 from sfumato.evaluate.judge import Judgement, judge
 from sfumato.evaluate.likelihood import Likelihood, likelihood
 from sfumato.evaluate.passage import Passage
@@ -17,12 +18,14 @@ from sfumato.evaluate.text import (
 __all__ = [
     "Band",
     "Bin",
+    "Choice",
     "Divergence",
     "Judgement",
     "Likelihood",
     "Passage",
     "UnigramEntropy",
     "calibration",
+    "choose",
     "distinct",
     "divergence",
     "judge",

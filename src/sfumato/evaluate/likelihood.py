@@ -95,23 +95,14 @@ def likelihood(
     Raises:
         ValueError: nothing to score, or a number out of range.
     """
-    for name, value in (("samples", samples), ("rows", rows)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
     tokens_R = batch.editable_BL.sum(dim=1)
     tokens = int(tokens_R.sum())
     if not tokens or total_bytes < 1:
         raise ValueError(f"nothing to evaluate: the text holds {tokens} tokens and {total_bytes} bytes")
-    exact = isinstance(process, Autoregressive)
-    samples = 1 if exact else samples
-    count = len(tokens_R) * samples
-    nats_C = torch.zeros(count, dtype=torch.float64)
-    for begin in range(0, count, rows):
-        place_B = torch.arange(begin, min(begin + rows, count))
-        nats_C[place_B] = _nats(denoiser, process, layout, batch, place_B, samples, seed, torch.device(device))
-        if progress:
-            progress(min(begin + rows, count), count)
-    nats_RS = nats_C.view(-1, samples)
+    nats_RS = estimates(
+        denoiser, process, layout, batch, samples=samples, seed=seed, rows=rows, device=device, progress=progress
+    )
+    exact, samples = isinstance(process, Autoregressive), nats_RS.shape[1]
     total = float(nats_RS.mean(dim=1).sum())
     return Likelihood(
         nats_per_token=total / tokens,
@@ -126,28 +117,79 @@ def likelihood(
     )
 
 
-def _nats(
+@torch.inference_mode()
+def estimates(
     denoiser: Denoiser,
     process: Process,
     layout: Layout,
     batch: Batch,
-    place_B: Tensor,
-    samples: int,
-    seed: int,
-    device: torch.device,
+    *,
+    noise_R: Tensor | None = None,
+    samples: int = 8,
+    seed: int = 0,
+    rows: int = 16,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """float64 (B,): the estimate of each row's nats by the (row, sample) pairs with these numbers."""
-    row_B, sample_B = place_B // samples, place_B % samples
+    """nats_RS, float64: for each row of text so many estimates of its negative log-likelihood, or of the bound on it.
+
+    Args:
+        denoiser: as in `likelihood`, like all that is not named here.
+        process: what it was trained with.
+        layout: what its positions see.
+        batch: the text, on the CPU; a row without editable tokens has 0 nats.
+        noise_R: int64, what decides a row's noise beside the seed and the sample: rows with the same number lose the
+            same places, as far as they are equally long. None = its place in the batch.
+        samples: random noisings of each row; where the value is exact, one is enough and no more are made.
+        seed: of the noise.
+        rows: sequences in one forward pass.
+        device: where the denoiser is.
+        progress: told the sequences done and their number after each forward pass.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    for name, value in (("samples", samples), ("rows", rows)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    samples = 1 if isinstance(process, Autoregressive) else samples
+    noise_R = torch.arange(len(batch.tokens_BL)) if noise_R is None else noise_R
     embed = denoiser.embed if isinstance(process, Gaussian) else None
-    noised, where = _noised(process, layout, batch, row_B, sample_B, samples, seed, embed)
+    count = len(noise_R) * samples
+    nats_C = torch.zeros(count, dtype=torch.float64)
+    for begin in range(0, count, rows):
+        place_B = torch.arange(begin, min(begin + rows, count))
+        draws = _Draws(place_B // samples, noise_R[place_B // samples], place_B % samples, samples, seed)
+        noised, where = _noised(process, layout, batch, draws, embed)
+        nats_C[place_B] = nats_of(denoiser, process, layout, noised, where, torch.device(device))
+        if progress:
+            progress(min(begin + rows, count), count)
+    return nats_C.view(-1, samples)
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """The sequences of one forward pass, and what decides the noise of each."""
+
+    row_B: Tensor
+    noise_B: Tensor
+    sample_B: Tensor
+    samples: int
+    seed: int
+
+
+def nats_of(
+    denoiser: Denoiser, process: Process, layout: Layout, noised: Noised, where: Where, device: torch.device
+) -> Tensor:
+    """float64 (B,): the sum of what each sequence's scored positions cost."""
     # Row by row to the vocabulary: bounded memory, and sums that do not know their neighbours.
-    length = batch.tokens_BL.shape[1]
-    scored_B = torch.bincount(noised.index_N // length, minlength=len(row_B)).tolist()
+    rows, length = where.position_BQ.shape
+    scored_B = torch.bincount(noised.index_N // length, minlength=rows).tolist()
     noised, where = noised.to(device), where.to(device)
     inputs_BL, t_BL, read_N = noised.inputs_BL, noised.t_BL, noised.index_N - process.shift
     if layout.two_streams:
         inputs_BL, where, t_BL, read_N = two_streams(inputs_BL, noised.clean_inputs_BL, where, t_BL, read_N)
-    gaps_B = torch.zeros(len(row_B), dtype=torch.float64)
+    gaps_B = torch.zeros(rows, dtype=torch.float64)
     if isinstance(process, Growing):
         hidden_BLD = denoiser.encode(inputs_BL, where=where, layout=layout, t_BQ=t_BL)
         hidden_ND = hidden_BLD.flatten(0, 1)[read_N]
@@ -161,20 +203,12 @@ def _nats(
     return torch.stack([part.sum() for part in parts]) + gaps_B
 
 
-def _noised(
-    process: Process,
-    layout: Layout,
-    batch: Batch,
-    row_B: Tensor,
-    sample_B: Tensor,
-    samples: int,
-    seed: int,
-    embed: Embed | None,
-) -> tuple[Noised, Where]:
+def _noised(process: Process, layout: Layout, batch: Batch, draws: _Draws, embed: Embed | None) -> tuple[Noised, Where]:
     """The rows, noised, and who their places are; on the CPU, so that every device gets the same noise."""
+    row_B, sample_B, samples, seed = draws.row_B, draws.sample_B, draws.samples, draws.seed
     clean_BL, editable_BL = batch.tokens_BL[row_B], batch.editable_BL[row_B]
     position_BL = batch.position_BL[row_B]
-    seeds_B = rng.mix(row_B, seed, sample_B, _MASKS)
+    seeds_B = rng.mix(draws.noise_B, seed, sample_B, _MASKS)
     block_BL, group_BL = numbered(position_BL, layout.size) if isinstance(layout, Block) else (None, None)
     where = Where(position_BL, batch.document_BL[row_B], block_BL)
     if isinstance(process, Autoregressive):
@@ -183,7 +217,9 @@ def _noised(
     # Each block of a row takes its levels from equal strata, one a sample, at a place in the stratum that moves on
     # evenly from row to row and from block to block.
     number_BL = torch.zeros_like(clean_BL) if group_BL is None else group_BL
-    place_BL = (rng.uniform(sample_B, seed, _LEVEL) + row_B.double() * _GOLDEN)[:, None] + number_BL * math.sqrt(2)
+    place_BL = (rng.uniform(sample_B, seed, _LEVEL) + draws.noise_B.double() * _GOLDEN)[
+        :, None
+    ] + number_BL * math.sqrt(2)
     level_BL = ((sample_B[:, None] + number_BL) % samples + place_BL % 1.0) / samples
     if isinstance(process, (Uniform, Hybrid)):
         # Their integrand has poles at both ends of t: t = u^2 (3 - 2 u) takes them away, and dt/du joins the weight.
@@ -200,10 +236,10 @@ def _noised(
     if not isinstance(process, Masked) or process.objective == "count":
         return noised, where
     # Trained with masks drawn one by one: a network that is told the time expects the one with this share of masks.
-    return replace(noised, t_BL=_time(process.schedule, level_BL)), where
+    return replace(noised, t_BL=time_of(process.schedule, level_BL)), where
 
 
-def _time(schedule: Schedule, noise: Tensor) -> Tensor:
+def time_of(schedule: Schedule, noise: Tensor) -> Tensor:
     """The t at which a token is noised with this probability, by bisection (alpha falls in t)."""
     low, high = torch.zeros_like(noise), torch.ones_like(noise)
     for _ in range(50):
