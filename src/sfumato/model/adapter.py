@@ -62,7 +62,7 @@ class Adapter:
 
     config: AdapterConfig
     tensors: Mapping[str, Tensor]
-    """For each adapted matrix, such as blocks.0.gate: blocks.0.gate.lora_A (rank, inputs), and .lora_B (outputs, rank)."""
+    """Of each adapted matrix, as blocks.0.gate: blocks.0.gate.lora_A, (rank, inputs), and .lora_B, (outputs, rank)."""
 
 
 def read_adapter(folder: Path) -> AdapterConfig | None:
@@ -72,10 +72,18 @@ def read_adapter(folder: Path) -> AdapterConfig | None:
         BundleError: one line that says what is wrong.
     """
     path = folder / "config.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); restore the file") from None
     if content.get("format") != FORMAT:
         return None
     return from_mapping(AdapterConfig, content.get("adapter"), where=f"{path}: adapter")
+
+
+def base_name(folder: Path) -> str:
+    """How an adapter calls its base: the name of a model that comes with the package, else the whole path."""
+    return folder.name if folder.parent == BUNDLED else str(folder.resolve())
 
 
 def read_weights(folder: Path, model: ModelConfig) -> tuple[dict[str, Tensor], Adapter | None]:
@@ -90,9 +98,7 @@ def read_weights(folder: Path, model: ModelConfig) -> tuple[dict[str, Tensor], A
     else:
         base = config.find_base(folder)
         state, _ = read_weights(base, model)
-        if base.parent != BUNDLED:
-            config = replace(config, base=str(base.resolve()))
-        adapter = Adapter(config, read_tensors(folder, "adapter"))
+        adapter = Adapter(replace(config, base=base_name(base)), read_tensors(folder, "adapter"))
         _check(adapter, state, folder)
         state = added(state, adapter.tensors, config.scale)
     check_sizes(state, model, folder)
@@ -124,9 +130,6 @@ def _check(adapter: Adapter, state: Mapping[str, Tensor], folder: Path) -> None:
             raise BundleError(f"{folder}: tensor {other!r} is missing from the adapter; copy the file again")
         outputs, inputs = weight.shape
         expected = [rank, inputs] if dot + half == A else [outputs, rank]
-        if list(adapter.tensors[name].shape) != expected:
-            raise BundleError(
-                f"{folder}: tensor {name!r} has shape {list(adapter.tensors[name].shape)}, the base and adapter.rank ask for "
-                f"{expected}"
-            )
+        if (found := list(adapter.tensors[name].shape)) != expected:
+            raise BundleError(f"{folder}: tensor {name!r} has shape {found}, its base and its rank ask for {expected}")
         check_numbers(name, adapter.tensors[name], folder)
