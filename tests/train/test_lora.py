@@ -52,8 +52,9 @@ def difference(a: Path, b: Path) -> dict[str, float]:
         {"model": {"block": 8}},
         {"model": {"block": 8}, "checkpointing": True},
         {"process": {"kind": "autoregressive"}, "ema": 0.0},
+        {"dtype": "bfloat16"},
     ],
-    ids=["full", "checkpointing", "two-streams", "two-streams-checkpointing", "autoregressive"],
+    ids=["full", "checkpointing", "two-streams", "two-streams-checkpointing", "autoregressive", "bfloat16"],
 )
 def test_only_matrices_with_adapters_change(tmp_path: Path, adapting: Make, base: Path, changes: dict) -> None:
     folder, _ = train(adapting(replace(LORA, targets=("query", "down")), steps=4, **changes), tmp_path)
