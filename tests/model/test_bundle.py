@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sfumato.config import ModelConfig, ProcessConfig
-from sfumato.model.bundle import SHARD_BYTES, Bundle, BundleConfig, BundleError, SpecialTokens
+from sfumato.model.bundle import Bundle, BundleConfig, BundleError, SpecialTokens
 from sfumato.model.transformer import Transformer
+from sfumato.model.weights import SHARD_BYTES
 
 TOKENIZER = '{"any": "tokenizer — ü"}'  # the bundle pins it and does not look inside
 

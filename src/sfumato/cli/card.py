@@ -89,6 +89,8 @@ def model_card(
         "Training": f"{config.made['steps']} steps, {config.made['tokens']:,} tokens, {train.optimizer}, "
         f"{train.device} {train.dtype}, seed {recipe.seed}",
     }
+    if bundle.adapter:
+        facts["Adapter"] = f"rank {bundle.adapter.config.rank}, of {Path(recipe.init).name}, which has to be there"
     return _CARD.format(
         **(_TUNED | {"made": _TUNED["made"].format(Path(recipe.init).name)} if config.chat else _TRAINED),
         name=recipe.name or "A Sfumato model",

@@ -55,6 +55,7 @@ def describe(model: "LanguageModel") -> dict[str, Any]:
         "chat": config.chat,
         "sampler": asdict(Settings().with_defaults(config.sampler, {})),
         "made": config.made,
+        **({"adapter": asdict(model.bundle.adapter.config)} if model.bundle.adapter else {}),
     }
 
 

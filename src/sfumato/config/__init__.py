@@ -17,10 +17,12 @@ from sfumato.config.recipe import (
     check_latent,
 )
 from sfumato.config.toml import load_recipe, override, to_toml
+from sfumato.config.tuning import LoraConfig
 
 __all__ = [
     "ConfigError",
     "DataConfig",
+    "LoraConfig",
     "ModelConfig",
     "ProcessConfig",
     "Recipe",

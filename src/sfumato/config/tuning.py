@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from sfumato.config.check import option
+from sfumato.config.check import ConfigError, option
 
+LORA_TARGETS = ("query", "key", "value", "out", "gate", "up", "down")
 METHODS = ("answers", "text", "preference", "reinforce", "distill", "adapt")
 
 
@@ -16,12 +17,18 @@ class ChatConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters: only they are trained."""
+    """Low-rank adapters: thin matrices beside those of `init`, and only they are trained."""
 
     rank: int = option(0, "rank of the adapters; 0 = none, all weights are trained", at_least=0)
     alpha: float = option(16.0, "adapters are scaled by alpha / rank", at_least=1e-6)
+    targets: tuple[str, ...] = option(LORA_TARGETS, "which matrices of each layer get one", LORA_TARGETS)
     dropout: float = option(0.0, "share of the adapters' input that training drops", at_least=0, below=1)
     merge: bool = option(True, "write one merged bundle; false writes a small adapter beside its base")
+
+    def __post_init__(self) -> None:
+        """Refuse adapters of nothing."""
+        if self.rank and not self.targets:
+            raise ConfigError(f"lora.targets: expected some of {', '.join(LORA_TARGETS)}, got none")
 
 
 @dataclass(frozen=True)

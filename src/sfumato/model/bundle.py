@@ -5,35 +5,30 @@
     tokenizer.json       the tokenizer, pinned by its SHA-256 in config.json
     README.md            the model card
 
+A folder that holds only an adapter of another model (`model.adapter`) is loaded likewise.
+
 No pickle and no code, ever.
 """
 
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfumato.config import ConfigError, ModelConfig, ProcessConfig, check_latent, from_mapping
+from sfumato.model.adapter import FORMAT as ADAPTER_FORMAT
+from sfumato.model.adapter import Adapter, read_weights
 from sfumato.model.layout import layout_named
 from sfumato.model.transformer import Transformer
+from sfumato.model.weights import BUNDLED, BundleError, fill, whole_folder, write_tensors
 
 FORMAT = "sfumato-bundle-1"
-BUNDLED = Path(__file__).parent.parent / "models"
-SHARD_BYTES = 15 * 2**20
-
-
-class BundleError(ValueError):
-    """A model folder that is missing, broken or does not match itself."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +74,8 @@ class Bundle:
     denoiser: Transformer
     tokenizer_json: str
     card: str = ""
+    adapter: Adapter | None = None
+    """What was added to the weights of another model to make this network; it alone is saved then."""
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Write the folder under a temporary name and rename it: no reader sees half a bundle.
@@ -90,30 +87,17 @@ class Bundle:
         Raises:
             OSError: the disk is full or not writable; an existing bundle there is intact.
         """
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            scratch.chmod(0o755)
-            state = {n: t.detach().to("cpu", dtype).contiguous() for n, t in self.denoiser.state_dict().items()}
-            for name, shard in _shards(state):
-                save_file(shard, scratch / name, metadata={"format": "pt"})
-                (scratch / name).chmod(0o644)  # safetensors makes it private
-            content = {"format": FORMAT, **dataclasses.asdict(self.config)}
+        with whole_folder(Path(folder)) as scratch:
+            content: dict[str, Any] = {"format": FORMAT}
+            if self.adapter is None:
+                write_tensors(scratch, _stored(self.denoiser.state_dict(), dtype))
+            else:
+                write_tensors(scratch, _stored(self.adapter.tensors, dtype), "adapter")
+                content = {"format": ADAPTER_FORMAT, "adapter": dataclasses.asdict(self.adapter.config)}
+            content |= dataclasses.asdict(self.config)
             (scratch / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             (scratch / "tokenizer.json").write_text(self.tokenizer_json, encoding="utf-8")
             (scratch / "README.md").write_text(self.card, encoding="utf-8")
-            if folder.exists():
-                old = scratch.with_name(scratch.name + "-old")
-                os.replace(folder, old)
-                os.replace(scratch, folder)
-                shutil.rmtree(old)
-            else:
-                os.replace(scratch, folder)
-        except (SafetensorError, OSError) as error:  # neither says which file
-            raise OSError(f"{folder}: cannot write the bundle ({error}); what was there before is intact") from None
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Bundle":
@@ -129,12 +113,16 @@ class Bundle:
         """
         folder = Path(folder)
         config, tokenizer_json = read_description(folder)
-        state = _read_weights(folder, config.model)
+        state, adapter = read_weights(folder, config.model)
         denoiser = Transformer(config.model, never_written=config.tokens.never_written)
         fill(denoiser, state, folder)
         card = folder / "README.md"
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-        return cls(config, denoiser.to(device, dtype).eval().requires_grad_(False), tokenizer_json, text)
+        return cls(config, denoiser.to(device, dtype).eval().requires_grad_(False), tokenizer_json, text, adapter)
+
+
+def _stored(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
 
 
 def read_description(folder: Path) -> tuple[BundleConfig, str]:
@@ -169,20 +157,6 @@ def find_bundle(path: str | Path | None) -> Path:
     return folder
 
 
-def _shards(state: dict[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in state.items():
-        if size and size + tensor.nbytes > SHARD_BYTES:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    if len(shards) == 1:
-        return [("model.safetensors", shards[0])]
-    return [(f"model-{i:05d}-of-{len(shards):05d}.safetensors", shard) for i, shard in enumerate(shards, start=1)]
-
-
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -203,8 +177,11 @@ def _read_config(folder: Path) -> BundleConfig:
         content = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
         raise BundleError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    kind = content.pop("format", None) if isinstance(content, dict) else None
+    if kind not in (FORMAT, ADAPTER_FORMAT):
         raise BundleError(f'{path}: not a Sfumato bundle: expected "format": "{FORMAT}"')
+    if kind == ADAPTER_FORMAT:
+        content.pop("adapter", None)  # read with the weights
     config = from_mapping(BundleConfig, content, where=str(path))
     for name, token in dataclasses.asdict(config.tokens).items():
         if not 0 <= token < config.model.vocab_size:
@@ -224,57 +201,3 @@ def _read_config(folder: Path) -> BundleConfig:
     if config.model.block and config.layout != "block":
         raise BundleError(f"{path}: model.block is {config.model.block}, but layout {config.layout!r} has no blocks")
     return config
-
-
-def _read_weights(folder: Path, model: ModelConfig) -> dict[str, Tensor]:
-    """All tensors of all shards."""
-    files = sorted(folder.glob("model*.safetensors"))
-    if not files:
-        raise BundleError(f"{folder}: no weights: expected model.safetensors or model-*-of-*.safetensors")
-    state: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            shard = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise BundleError(f"{file}: truncated or damaged weights ({error}); copy the file again") from None
-        if twice := sorted(state.keys() & shard.keys()):
-            raise BundleError(f"{file}: tensor {twice[0]!r} is in another file too; remove the one that is too many")
-        state |= shard
-    # Before a network of a nonsensical size is asked of the memory.
-    for name, shape in (
-        ("embedding.weight", (model.vocab_size, model.latent or model.width)),
-        (f"blocks.{model.layers - 1}.gate.weight", (model.mlp_width, model.width)),
-    ):
-        if name in state and state[name].shape != shape:
-            raise BundleError(
-                f"{folder}: tensor {name!r} has shape {list(state[name].shape)}, config.json asks for {list(shape)}"
-            )
-        if name not in state:
-            raise BundleError(f"{folder}: tensor {name!r} is missing from the weights; a shard may be missing")
-    return state
-
-
-def fill(network: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
-    """Put the weights of a folder into a network; every tensor exactly once, of the right shape and kind, finite.
-
-    Raises:
-        BundleError: which tensor is wrong.
-    """
-    expected = network.state_dict()
-    for name in sorted(expected.keys() | state.keys()):
-        if name not in state:
-            raise BundleError(f"{folder}: tensor {name!r} is missing from the weights; a shard may be missing")
-        if name not in expected:
-            raise BundleError(f"{folder}: unexpected tensor {name!r}; config.json describes another architecture")
-        if state[name].shape != expected[name].shape:
-            raise BundleError(
-                f"{folder}: tensor {name!r} has shape {list(state[name].shape)}, "
-                f"config.json asks for {list(expected[name].shape)}"
-            )
-        if not state[name].is_floating_point():
-            raise BundleError(f"{folder}: tensor {name!r} is {state[name].dtype}, expected floating point")
-        if not torch.isfinite(state[name]).all():
-            raise BundleError(
-                f"{folder}: tensor {name!r} holds NaN or infinity; the file is damaged or the training run diverged"
-            )
-    network.load_state_dict(state)

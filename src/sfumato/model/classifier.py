@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from sfumato.canvas import Where
 from sfumato.config import ModelConfig, from_mapping
-from sfumato.model.bundle import BundleError, SpecialTokens, fill
+from sfumato.model.bundle import SpecialTokens
 from sfumato.model.layout import Full
 from sfumato.model.transformer import Transformer
+from sfumato.model.weights import BundleError, fill
 
 FORMAT = "sfumato-classifier-1"
 WEIGHTS = "classifier.safetensors"

@@ -12,6 +12,7 @@ from typing import Any
 from sfumato.config import ConfigError, from_mapping
 from sfumato.model.bundle import BundleConfig, BundleError, find_bundle, read_description
 from sfumato.model.layout import Layout, layout_named
+from sfumato.model.weights import weight_files
 from sfumato.process import Growing, build_process
 from sfumato.sample.rows import Request
 from sfumato.sample.sampler import Sampler
@@ -125,7 +126,7 @@ class Front:
         """
         assert self.path is not None, "a model that is only in memory has no version"
         digest = hashlib.sha256((self.path / "config.json").read_bytes())
-        for file in sorted(self.path.glob("model*.safetensors")):
+        for file in weight_files(self.path):
             with open(file, "rb") as handle:
                 digest.update(handle.read(_VERSION_BYTES))
             digest.update(f"{file.name} {file.stat().st_size}".encode())

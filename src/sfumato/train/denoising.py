@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
-from sfumato.config import Recipe
+from sfumato.config import ConfigError, Recipe
 from sfumato.data.batches import Stream
 from sfumato.data.cache import Corpus, Progress, open_corpora
 from sfumato.data.turns import Turns
 from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens, find_bundle, read_description
+from sfumato.model.lora import add_adapters
 from sfumato.model.transformer import Transformer
+from sfumato.model.weights import weights_sha256
 from sfumato.process import Growing, build_process
 from sfumato.text.chat import ChatTemplate
 from sfumato.text.tokenizer import Tokenizer
@@ -112,7 +114,13 @@ def turns(config: BundleConfig) -> Turns:
 
 
 def network(recipe: Recipe, config: BundleConfig) -> Transformer:
-    """The network before the first step, on its device: with random weights, or with those of `init`."""
+    """The network before the first step, on its device: with random weights, or with those of `init`.
+
+    With `lora.rank` those are frozen, and adapters beside them learn.
+
+    Raises:
+        ValueError: weights that do not fit, or adapters of nothing; one line.
+    """
     denoiser = Transformer(
         config.model,
         never_written=config.tokens.never_written,
@@ -122,13 +130,32 @@ def network(recipe: Recipe, config: BundleConfig) -> Transformer:
     denoiser.initialise(recipe.seed)
     if recipe.init:
         _take_weights(denoiser, recipe.init)
+    if recipe.lora.rank:
+        _check_base(recipe)
+        add_adapters(denoiser, recipe.lora, recipe.seed)
     return denoiser.to(device_of(recipe)[0])
+
+
+def _check_base(recipe: Recipe) -> None:
+    """ConfigError unless there is something to adapt, and something that adapters alone can be kept for."""
+    if not recipe.init:
+        raise ConfigError("lora.rank: adapters need a model to adapt; name it as init, or set lora.rank = 0")
+    layers = read_description(find_bundle(recipe.init))[0].model.layers
+    if not recipe.lora.merge and recipe.model.layers != layers:
+        raise ConfigError(
+            f"lora.merge = false: an adapter needs all {layers} layers of {recipe.init}, got model.layers = "
+            f"{recipe.model.layers}; use {layers}, or set lora.merge = true"
+        )
 
 
 def new_state(recipe: Recipe, denoiser: Transformer, stream: Rows) -> State:
     """The state before the first step."""
-    average = {name: p.detach().clone() for name, p in denoiser.named_parameters()} if recipe.train.ema else {}
-    return State(denoiser, build_optimisers(denoiser, recipe.train), average, stream)
+    state = State(denoiser, build_optimisers(denoiser, recipe.train), {}, stream)
+    if recipe.train.ema:
+        state.average = {name: p.detach().clone() for name, p in state.learned.items()}
+    if recipe.lora.rank:
+        state.base = weights_sha256(find_bundle(recipe.init))
+    return state
 
 
 def _take_weights(denoiser: Transformer, init: str) -> None:

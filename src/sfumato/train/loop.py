@@ -19,7 +19,7 @@ from sfumato.train import checkpoint
 from sfumato.train.denoising import Prepare, Prepared, denoising
 from sfumato.train.memory import keep_buffers
 from sfumato.train.run import Metrics, num_steps, open_run, open_tokenizer
-from sfumato.train.state import averaged_network
+from sfumato.train.state import averaged_network, kept_adapter
 
 JUDGE = "held_out_nats_per_token"  # the figure of an evaluation that early stopping goes by; the less the better
 
@@ -28,7 +28,7 @@ class Watcher(Protocol):
     """What the caller wants to know while training runs."""
 
     def started(self, step: int, steps: int, parameters: int, recipe: Recipe, corpora: list[Corpus]) -> None:
-        """Called once, with the step that training starts or continues at and the resolved recipe."""
+        """Called once: the step that training starts or continues at, how many weights learn, the resolved recipe."""
         ...
 
     def stepped(self, record: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ def train(
         with checkpoint.damage_told(out / "checkpoints"):
             state.restore(*found)
     if watcher:
-        watcher.started(state.step, steps, state.denoiser.num_parameters(), recipe, run.corpora)
+        watcher.started(state.step, steps, sum(p.numel() for p in state.learned.values()), recipe, run.corpora)
     with contextlib.closing(Metrics(out / "metrics.jsonl", state.step)) as metrics, _interruptible() as interrupt:
         while not (done := _done(recipe, run, steps)) and not interrupt.signal:
             record = run.step()
@@ -121,7 +121,8 @@ def _averaged(recipe: Recipe, run: Prepared) -> Bundle:
     made = {"recipe": recipe.name, "steps": state.step, "tokens": state.tokens, "seed": recipe.seed}
     made |= {"torch": torch.__version__, "data": [content_key(source) for source in recipe.data.sources]}
     config = dataclasses.replace(run.config, made=made)
-    return Bundle(config, averaged_network(state), run.tokenizer.to_json())
+    adapter = kept_adapter(recipe, state) if recipe.lora.rank and not recipe.lora.merge else None
+    return Bundle(config, averaged_network(state), run.tokenizer.to_json(), adapter=adapter)
 
 
 def _done(recipe: Recipe, run: Prepared, steps: int) -> bool:

@@ -78,10 +78,12 @@ def orthogonalise(matrix_GMN: Tensor, steps: int) -> Tensor:
 def build_optimisers(denoiser: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW alone, or Muon for the hidden matrices and AdamW for embeddings, gains and biases.
 
-    Weight decay touches matrices only. `config.dtype` is the resolved one.
+    Weight decay touches matrices only; what needs no gradient is left out. `config.dtype` is the resolved one.
     """
     matrices, tables, vectors = [], [], []
     for name, parameter in denoiser.named_parameters():
+        if not parameter.requires_grad:
+            continue
         table = name.startswith(("embedding.", "head.", "gap."))
         (vectors if parameter.ndim < 2 else tables if table else matrices).append(parameter)
     groups: list[dict[str, Any]] = [

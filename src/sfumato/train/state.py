@@ -7,6 +7,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sfumato.config import Recipe
+from sfumato.model.adapter import Adapter, AdapterConfig, base_name
+from sfumato.model.bundle import find_bundle
+from sfumato.model.lora import adapter_of, merged, scale_of
 from sfumato.model.transformer import Transformer
 from sfumato.train import checkpoint
 
@@ -40,26 +44,35 @@ class State:
     """The least held-out loss of an evaluation; 0 = there was none yet."""
     stale: int = 0
     """Evaluations since then."""
+    base: str = ""
+    """SHA-256 of the weights that do not learn, since adapters do in their place."""
 
     COUNTERS = ("step", "tokens", "skipped", "loss_mean", "loss_square", "best", "stale")
 
+    @property
+    def learned(self) -> dict[str, Tensor]:
+        """The weights that training changes, by name."""
+        return {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
+
     def save(self, folder: Path, keep: int) -> None:
         """Write a checkpoint."""
-        tensors = {f"weight/{name}": p for name, p in self.denoiser.named_parameters()}
+        tensors = {f"weight/{name}": p for name, p in self.learned.items()}
         tensors |= {f"average/{name}": value for name, value in self.average.items()}
         for i, optimiser in enumerate(self.optimisers):
             for j, parameter in enumerate(_parameters(optimiser)):
                 tensors |= {f"optimiser/{i}/{j}/{k}": v for k, v in optimiser.state[parameter].items()}
         counters = {name: getattr(self, name) for name in self.COUNTERS}
-        checkpoint.save(folder, self.step, tensors, counters | {"stream": self.stream.state()}, keep)
+        checkpoint.save(folder, self.step, tensors, counters | {"base": self.base, "stream": self.stream.state()}, keep)
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint. ValueError: the data, or what the adapters belong to, has changed since."""
+        if state.get("base", "") != self.base:
+            raise ValueError("init: its weights have changed since this run began; restore them, or start a new run")
         self.stream.restore(state["stream"])
         for name in self.COUNTERS:
             setattr(self, name, state.get(name, 0))
         with torch.no_grad():
-            for name, parameter in self.denoiser.named_parameters():
+            for name, parameter in self.learned.items():
                 parameter.copy_(tensors[f"weight/{name}"])
         for name in self.average:
             self.average[name].copy_(tensors[f"average/{name}"])
@@ -76,9 +89,15 @@ def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def averaged_network(state: State) -> Transformer:
-    """A copy of the network with the averaged weights, in evaluation mode."""
+    """A copy of the network with the averaged weights, adapters merged into them, in evaluation mode."""
     forbidden = state.denoiser.forbidden_V.isinf().nonzero().flatten().tolist()
     copy = Transformer(state.denoiser.config, never_written=forbidden).to(state.denoiser.forbidden_V.device)
-    weights = state.average or dict(state.denoiser.named_parameters())
-    copy.load_state_dict({name: value.detach() for name, value in weights.items()})
+    weights = dict(state.denoiser.named_parameters()) | state.average
+    copy.load_state_dict(merged(weights, scale_of(state.denoiser)))
     return copy.eval().requires_grad_(False)
+
+
+def kept_adapter(recipe: Recipe, state: State) -> Adapter:
+    """The averaged adapters, and whose they are."""
+    config = AdapterConfig(base_name(find_bundle(recipe.init)), state.base, recipe.lora.rank, scale_of(state.denoiser))
+    return Adapter(config, adapter_of(state.learned | state.average))

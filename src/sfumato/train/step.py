@@ -84,7 +84,7 @@ class Step:
         where = noised.where(Where(position_BL, document_BL, block_BL).to(noise_device)).to(self.device)
         noised = noised.to(self.device)
         read_N = (noised.index_N.clamp(min=0) - self.process.shift).clamp(min=0)
-        if train.dropout:  # from the counters, as all noise
+        if train.dropout or self.recipe.lora.dropout:  # from the counters, as all noise
             torch.manual_seed(int(rng.mix(rows_B[:1], self.recipe.seed, step, _DROP)))
         noised = self._conditioned(noised, where, read_N)
         logits_NV, log_rate_BL = self._predicted(noised, where, read_N)

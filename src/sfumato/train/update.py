@@ -79,6 +79,5 @@ class Update:
         if state.average:
             # an average that starts short, so that early evaluations do not show the random beginning
             rate = 1 - min(config.ema, (1 + state.step) / (10 + state.step))
-            weights: list[Tensor] = list(state.denoiser.parameters())
             with torch.no_grad():
-                torch._foreach_lerp_(list(state.average.values()), weights, rate)
+                torch._foreach_lerp_(list(state.average.values()), list(state.learned.values()), rate)

@@ -1,0 +1,79 @@
+"""Low-rank adaptation in training: thin matrices beside those of a network, which alone learn.
+
+`peft` puts them there; it is imported only when a recipe asks for adapters.
+
+Source: Hu et al. 2021 (LoRA, 2106.09685).
+"""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from sfumato import rng
+from sfumato.config import ConfigError, LoraConfig
+from sfumato.model.adapter import A, B, added
+from sfumato.model.transformer import Transformer
+
+_NAME = "default"  # peft's, of the only adapter
+_LOW = 21  # draw purpose
+
+
+def add_adapters(denoiser: Transformer, config: LoraConfig, seed: int) -> None:
+    """Freeze a network and give it adapters, in place; until they learn they change nothing.
+
+    Args:
+        denoiser: with the weights to start from.
+        config: rank at least 1.
+        seed: of A, normal with variance 1 / inputs; B is zero.
+
+    Raises:
+        ConfigError: peft is not installed.
+    """
+    if find_spec("peft") is None:
+        raise ConfigError("lora.rank: adapters need peft, not installed here: pip install 'sfumato[tune]'")
+    from peft import LoraConfig as PeftConfig
+    from peft import inject_adapter_in_model
+
+    settings = PeftConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # pyrefly: ignore[bad-argument-type]
+        target_modules=list(config.targets),
+        lora_dropout=config.dropout,
+    )
+    inject_adapter_in_model(settings, denoiser, _NAME)
+    for number, (name, parameter) in enumerate(denoiser.named_parameters()):
+        parameter.requires_grad_("lora_" in name)
+        if ".lora_A." in name:  # ours, since peft draws from torch's global generator
+            places = torch.arange(parameter.numel()).view(parameter.shape)
+            with torch.no_grad():
+                parameter.copy_(rng.normal(rng.mix(seed, _LOW, number), places) * parameter.shape[1] ** -0.5)
+
+
+def scale_of(denoiser: nn.Module) -> float:
+    """What the adapters of a network are multiplied with; 0 where it has none."""
+    config = getattr(denoiser, "peft_config", {}).get(_NAME)
+    return config.lora_alpha / config.r if config else 0.0
+
+
+def adapter_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The adapters among a network's weights, by the names that an adapter bundle has."""
+    ends = {f".lora_A.{_NAME}.weight": A, f".lora_B.{_NAME}.weight": B}
+    return {
+        name.removesuffix(end) + short: weight.detach()
+        for name, weight in weights.items()
+        for end, short in ends.items()
+        if name.endswith(end)
+    }
+
+
+def merged(weights: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """Weights of the network without adapters that computes what the one with them does.
+
+    Args:
+        weights: of a network, with adapters or without.
+        scale: as `scale_of` says.
+    """
+    base = {name.replace(".base_layer.", "."): w.detach() for name, w in weights.items() if ".lora_" not in name}
+    return added(base, adapter_of(weights), scale)

@@ -1,0 +1,157 @@
+"""Weights on disk: safetensors files of at most 15 MiB, read whole and put into a network that they must fit."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sfumato.config import ModelConfig
+
+BUNDLED = Path(__file__).parent.parent / "models"
+SHARD_BYTES = 15 * 2**20
+
+
+class BundleError(ValueError):
+    """A model folder that is missing, broken or does not match itself."""
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes its place when the block ends: no reader sees half of it.
+
+    Raises:
+        OSError: the disk is full or not writable; what was there before is intact.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        scratch.chmod(0o755)
+        yield scratch
+        if folder.exists():
+            old = scratch.with_name(scratch.name + "-old")
+            os.replace(folder, old)
+            os.replace(scratch, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(scratch, folder)
+    except (SafetensorError, OSError) as error:  # neither says which file
+        raise OSError(f"{folder}: cannot write the bundle ({error}); what was there before is intact") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_tensors(folder: Path, state: dict[str, Tensor], stem: str = "model") -> None:
+    """Write tensors as `stem.safetensors`, or in numbered shards where they are too many for one."""
+    for name, shard in _shards(state, stem):
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        (folder / name).chmod(0o644)  # safetensors makes it private
+
+
+def _shards(state: dict[str, Tensor], stem: str) -> list[tuple[str, dict[str, Tensor]]]:
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in state.items():
+        if size and size + tensor.nbytes > SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    if len(shards) == 1:
+        return [(f"{stem}.safetensors", shards[0])]
+    return [(f"{stem}-{i:05d}-of-{len(shards):05d}.safetensors", shard) for i, shard in enumerate(shards, start=1)]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a bundle's or an adapter's weights, by name."""
+    return sorted([*folder.glob("model*.safetensors"), *folder.glob("adapter*.safetensors")])
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256, in hex, over all bytes of a folder's weight files: who a model is.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 24):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def read_tensors(folder: Path, stem: str = "model") -> dict[str, Tensor]:
+    """All tensors of all shards.
+
+    Raises:
+        BundleError: there is none, one is damaged, or a tensor is there twice.
+    """
+    files = sorted(folder.glob(f"{stem}*.safetensors"))
+    if not files:
+        raise BundleError(f"{folder}: no weights: expected {stem}.safetensors or {stem}-*-of-*.safetensors")
+    state: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            shard = load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise BundleError(f"{file}: truncated or damaged weights ({error}); copy the file again") from None
+        if twice := sorted(state.keys() & shard.keys()):
+            raise BundleError(f"{file}: tensor {twice[0]!r} is in another file too; remove the one that is too many")
+        state |= shard
+    return state
+
+
+def check_sizes(state: dict[str, Tensor], model: ModelConfig, folder: Path) -> None:
+    """BundleError unless the weights are as large as config.json says.
+
+    Before a network of a nonsensical size is asked of the memory.
+    """
+    for name, shape in (
+        ("embedding.weight", (model.vocab_size, model.latent or model.width)),
+        (f"blocks.{model.layers - 1}.gate.weight", (model.mlp_width, model.width)),
+    ):
+        if name in state and state[name].shape != shape:
+            raise BundleError(
+                f"{folder}: tensor {name!r} has shape {list(state[name].shape)}, config.json asks for {list(shape)}"
+            )
+        if name not in state:
+            raise BundleError(f"{folder}: tensor {name!r} is missing from the weights; a shard may be missing")
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+    """Put the weights of a folder into a network; every tensor exactly once, of the right shape and kind, finite.
+
+    Raises:
+        BundleError: which tensor is wrong.
+    """
+    expected = network.state_dict()
+    for name in sorted(expected.keys() | state.keys()):
+        if name not in state:
+            raise BundleError(f"{folder}: tensor {name!r} is missing from the weights; a shard may be missing")
+        if name not in expected:
+            raise BundleError(f"{folder}: unexpected tensor {name!r}; config.json describes another architecture")
+        if state[name].shape != expected[name].shape:
+            raise BundleError(
+                f"{folder}: tensor {name!r} has shape {list(state[name].shape)}, "
+                f"config.json asks for {list(expected[name].shape)}"
+            )
+        check_numbers(name, state[name], folder)
+    network.load_state_dict(state)
+
+
+def check_numbers(name: str, tensor: Tensor, folder: Path) -> None:
+    """BundleError unless a tensor holds finite floating-point numbers."""
+    if not tensor.is_floating_point():
+        raise BundleError(f"{folder}: tensor {name!r} is {tensor.dtype}, expected floating point")
+    if not torch.isfinite(tensor).all():
+        raise BundleError(
+            f"{folder}: tensor {name!r} holds NaN or infinity; the file is damaged or the training run diverged"
+        )
