@@ -129,3 +129,10 @@ def test_a_call_that_is_wanted_is_explained_to_the_model():
 )
 def test_what_makes_no_sense_is_refused(here, body: dict, param: str):
     refused(here.post(PATH, **ASK | body), param)
+
+
+def test_the_end_of_an_earlier_turn_does_not_end_an_answer(here):
+    talk = [("user", "Hello!"), ("assistant", "Hello! What can I do for you?"), ("user", "Tell me a story, please.")]
+    messages = [{"role": role, "content": content} for role, content in talk]
+    (choice,) = here.post(PATH, **ASK | {"messages": messages, "max_tokens": 4}).json()["choices"]
+    assert choice["finish_reason"] == "length"

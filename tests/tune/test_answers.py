@@ -199,3 +199,10 @@ def test_a_recipe_that_says_nothing_of_the_network_takes_that_of_its_init(data: 
     assert replace(found, vocab_size=there.vocab_size) == there
     folder, _ = tune(replace(silent, train=replace(silent.train, steps=1)), tmp_path / "run")
     assert folder is not None and Bundle.load(folder).config.model == there
+
+
+def test_the_end_of_an_earlier_turn_does_not_end_an_answer():
+    model = LanguageModel.load("tiny-chat", "cpu", "float32")
+    talk = [("user", "Hello!"), ("assistant", "Hello! What can I do for you?"), ("user", "Tell me a story, please.")]
+    answer = model.reply([{"role": role, "content": content} for role, content in talk], max_tokens=6, seed=1)
+    assert (answer.finish_reason, answer.stats.committed) == ("length", 6)

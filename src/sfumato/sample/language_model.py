@@ -272,9 +272,10 @@ class LanguageModel:
     def _generation(self, text: "_Text", writing: "_Writing") -> Generation:
         tokens, seconds, settings = tuple(text.sliding.tokens), writing.seconds, writing.settings
         end_id = self.bundle.config.tokens.end
-        ended = end_id in tokens
-        whole = ended if writing.constraint is None else writing.constraint.complete(tokens[text.prompt :])
-        last = tokens.index(end_id) + 1 if ended else len(tokens)
+        written = tokens[text.prompt :]  # earlier turns of a conversation have ends too
+        ended = end_id in written
+        whole = ended if writing.constraint is None else writing.constraint.complete(written)
+        last = text.prompt + written.index(end_id) + 1 if ended else len(tokens)
         committed = last - text.row.editable.count(False) if text.row.gaps else sum(text.row.editable[:last])
         return Generation(
             text=text_of(self.tokenizer, tokens),

@@ -156,10 +156,10 @@ class RowView:
 
     def _complete(self) -> bool:
         """Whether the finished text has an end or stands in closed text; or, whatever it ends in, is as constrained."""
-        tokens = [place.token for place in self.places]
+        written = [place.token for place in self.places[self.first :]]  # earlier turns have ends too
         if self._constraint:
-            return self._constraint.complete(tokens[self.first : len(tokens) - self.tail])
-        return self._ended or self.tokenizer.end_id in tokens
+            return self._constraint.complete(written[: len(written) - self.tail])
+        return self._ended or self.tokenizer.end_id in written
 
     def _cut(self) -> None:
         """End the text before the first stop string."""

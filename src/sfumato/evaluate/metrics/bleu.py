@@ -22,5 +22,5 @@ def corpus(metric: Any, answers: Sequence[str], references: Sequence[Sequence[st
     most = max(map(len, references))
     streams = [[refs[i] if i < len(refs) else None for refs in references] for i in range(most)]
     found = metric.corpus_score(list(answers), streams, n_bootstrap=RESAMPLES if len(answers) > 1 else 1)
-    stderr = found._ci / 1.96 if len(answers) > 1 else 0.0
-    return Figure(found.score, stderr, str(metric.get_signature()))
+    stderr = float(found._ci) / 1.96 if len(answers) > 1 else 0.0
+    return Figure(float(found.score), stderr, str(metric.get_signature()))
