@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.data.cache import Corpus, Encoder, Plain
+from sfumato.data.cache import Corpus, Encoded, Encoder, Plain
 from sfumato.data.packing import Piece, pack
 from sfumato.data.sources import DataError, Document
 from sfumato.text.tokenizer import Tokenizer
 
 PAGE = 512  # rows packed together
+STEP = 16  # lengths of rows that hold one example each are multiples of it
 _ORDER, _ROWS = 1, 2  # what a shuffle is for, so that no two share their random numbers
 
 
@@ -35,6 +36,10 @@ class Batch:
     position_BL: Tensor
     document_BL: Tensor
     editable_BL: Tensor
+
+    def select(self, rows_R: Tensor) -> "Batch":
+        """The given rows (int64 indices), in that order."""
+        return Batch(*(part[rows_R] for part in vars(self).values()))
 
 
 class _Text(NamedTuple):
@@ -182,6 +187,13 @@ def rows_of(
         documents.append(_Text(np.array(found.tokens), found.prompt))
         size += found.bytes
     return _whole(documents, context, tokenizer), size
+
+
+def separate_rows(examples: Sequence[Encoded], tokenizer: Tokenizer) -> Batch:
+    """Each example in a row of its own, padded to the longest, in steps of `STEP` so that there are few shapes."""
+    longest = 1 + max(len(example.tokens) for example in examples)
+    rows = [[_Text(np.array(example.tokens), example.prompt)] for example in examples]
+    return _batch(rows, -(-longest // STEP) * STEP, tokenizer)
 
 
 def _text(corpus: Corpus, i: int) -> _Text:
