@@ -189,11 +189,18 @@ def rows_of(
     return _whole(documents, context, tokenizer), size
 
 
-def separate_rows(examples: Sequence[Encoded], tokenizer: Tokenizer) -> Batch:
-    """Each example in a row of its own, padded to the longest, in steps of `STEP` so that there are few shapes."""
+def separate_rows(examples: Sequence[Encoded], tokenizer: Tokenizer, context: int, *, whole: bool = False) -> Batch:
+    """Each example in a row of its own.
+
+    Args:
+        examples: of which none is longer than the context.
+        tokenizer: for its start and padding tokens.
+        context: places in a row at most.
+        whole: rows are as long as the context; else as the longest example, rounded up so that there are few lengths.
+    """
     longest = 1 + max(len(example.tokens) for example in examples)
-    rows = [[_Text(np.array(example.tokens), example.prompt)] for example in examples]
-    return _batch(rows, -(-longest // STEP) * STEP, tokenizer)
+    length = context if whole else min(context, -(-longest // STEP) * STEP)
+    return _batch([[_Text(np.array(example.tokens), example.prompt)] for example in examples], length, tokenizer)
 
 
 def _text(corpus: Corpus, i: int) -> _Text:
