@@ -37,14 +37,30 @@ class PreferenceConfig:
 
     beta: float = option(0.1, "how strongly the policy is held to the reference", at_least=1e-6)
     samples: int = option(4, "noisings of each answer in a step, one mask each", at_least=1)
+    smoothing: float = option(0.0, "share of the pairs that are taken to be the wrong way round", at_least=0, below=0.5)
+    nll: float = option(0.0, "weight of the chosen answer's own loss, nats a token", at_least=0)
 
 
 @dataclass(frozen=True)
 class ReinforceConfig:
     """Learning from verifiable rewards."""
 
-    reward: str = option("addition", "what is rewarded")
+    task: str = option("", "problems with a checkable answer, such as 'addition digits=3'; empty: data.sources")
+    reward: tuple[str, ...] = option(("solved",), "what is rewarded, as NAME[@WEIGHT]; the sum counts")
+    pattern: str = option("", "reward regex: what all of an answer must match")
+    length: int = option(0, "reward length: tokens that an answer should have at most", at_least=0)
     group: int = option(8, "answers to each prompt", at_least=2)
+    estimator: str = option(
+        "coupled", "how tokens are scored: under a mask and its complement, or all in one pass", ("coupled", "one_pass")
+    )
+    iterations: int = option(1, "optimiser steps on the same answers", at_least=1)
+    clip: float = option(0.2, "how far from 1 the probability ratio of a token counts", at_least=1e-6, below=1)
+    beta: float = option(0.0, "weight of the divergence from the reference, nats a token", at_least=0)
+    prompt_masking: float = option(0.15, "one_pass: share of the prompt that is masked", at_least=0, below=1)
+    normalise: bool = option(True, "divide rewards by their standard deviation in the group")
+    temperature: float = option(1.0, "of the answers", at_least=1e-6)
+    max_tokens: int = option(0, "of an answer; 0 = room for the known response, else 64", at_least=0)
+    problems: int = option(64, "held-out problems of an evaluation; 0 = none", at_least=0)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.data.cache import Corpus, Encoder, Plain
+from sfumato.data.cache import Corpus, Encoded, Encoder, Plain
 from sfumato.data.packing import Piece, pack
 from sfumato.data.sources import DataError, Document
 from sfumato.text.tokenizer import Tokenizer
 
 PAGE = 512  # rows packed together
+STEP = 16  # lengths of rows that hold one example each are multiples of it
 _ORDER, _ROWS = 1, 2  # what a shuffle is for, so that no two share their random numbers
 
 
@@ -35,6 +36,10 @@ class Batch:
     position_BL: Tensor
     document_BL: Tensor
     editable_BL: Tensor
+
+    def select(self, rows_R: Tensor) -> "Batch":
+        """The given rows (int64 indices), in that order."""
+        return Batch(*(part[rows_R] for part in vars(self).values()))
 
 
 class _Text(NamedTuple):
@@ -182,6 +187,20 @@ def rows_of(
         documents.append(_Text(np.array(found.tokens), found.prompt))
         size += found.bytes
     return _whole(documents, context, tokenizer), size
+
+
+def separate_rows(examples: Sequence[Encoded], tokenizer: Tokenizer, context: int, *, whole: bool = False) -> Batch:
+    """Each example in a row of its own.
+
+    Args:
+        examples: of which none is longer than the context.
+        tokenizer: for its start and padding tokens.
+        context: places in a row at most.
+        whole: rows are as long as the context; else as the longest example, rounded up so that there are few lengths.
+    """
+    longest = 1 + max(len(example.tokens) for example in examples)
+    length = context if whole else min(context, -(-longest // STEP) * STEP)
+    return _batch([[_Text(np.array(example.tokens), example.prompt)] for example in examples], length, tokenizer)
 
 
 def _text(corpus: Corpus, i: int) -> _Text:

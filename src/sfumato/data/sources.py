@@ -67,7 +67,7 @@ def documents(source: Source, report: Report) -> Iterator[Document]:
     """
     for name, items in _parts(source):
         for line, value in items:
-            if why := _fault(value):
+            if why := fault(value):
                 report.broken(f"{name}:{line}", why)
             elif isinstance(value, str):
                 if value.strip():
@@ -105,7 +105,7 @@ def labelled(path: str, text: str, label: str) -> list[tuple[str, str]]:
     for (name, texts_), (_, labels) in zip(*map(_parts, sources), strict=True):
         for (line, value), (_, kind) in zip(texts_, labels, strict=True):
             kind = str(kind) if isinstance(kind, int) else kind
-            if why := _fault(value) or _fault(kind):
+            if why := fault(value) or fault(kind):
                 report.broken(f"{name}:{line}", why)
             if not isinstance(value, str) or not isinstance(kind, str):
                 report.broken(f"{name}:{line}", "expected a text and a label, got a chat")
@@ -114,18 +114,21 @@ def labelled(path: str, text: str, label: str) -> list[tuple[str, str]]:
     return found
 
 
-def records(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+def records(source: Source, report: Report | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every record of a JSON-lines, Parquet or Hugging Face source as it is, each with its place.
 
     Raises:
-        DataError: nothing to read there, or a line that holds no record; names its place.
+        DataError: nothing to read there, or a line that holds no record, unless a report counts it; names its place.
     """
     for name, items in _parts(source, whole=True):
         for line, value in items:
-            if not isinstance(value, dict):
-                why = value if isinstance(value, ValueError) else "expected JSON lines or a table, got a text"
+            if isinstance(value, dict):
+                yield f"{name}:{line}", value
+                continue
+            why = str(value) if isinstance(value, ValueError) else "expected JSON lines or a table, got a text"
+            if report is None:
                 raise DataError(f"{name}:{line}: {why}")
-            yield f"{name}:{line}", value
+            report.broken(f"{name}:{line}", why)
 
 
 def content_key(source: Source) -> str:
@@ -182,7 +185,7 @@ def _files(name: str) -> list[Path]:
     return files
 
 
-def _fault(value: Any) -> str | None:
+def fault(value: Any) -> str | None:
     """Why `value` is no document, or None when it is one."""
     if isinstance(value, ValueError):
         return str(value)
@@ -201,7 +204,7 @@ def _fault(value: Any) -> str | None:
             return f"message {index} must have a role and a content string"
         if message.get("role") not in Tokenizer.roles:
             return f"message {index} has role {message.get('role')!r}, expected one of {', '.join(Tokenizer.roles)}"
-        if why := _fault(message["content"]):
+        if why := fault(message["content"]):
             return f"message {index}: {why}"
     return None
 
@@ -210,7 +213,7 @@ def _pair_fault(pair: Pair) -> str | None:
     for name, part in vars(pair).items():
         if not isinstance(part, str):
             return f"{name} must be a string, got {type(part).__name__}"
-        if why := _fault(part):
+        if why := fault(part):
             return f"{name}: {why}"
     return None if pair.response.strip() else "response is empty"
 

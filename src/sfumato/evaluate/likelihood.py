@@ -159,23 +159,13 @@ def estimates(
     nats_C = torch.zeros(count, dtype=torch.float64)
     for begin in range(0, count, rows):
         place_B = torch.arange(begin, min(begin + rows, count))
-        draws = _Draws(place_B // samples, noise_R[place_B // samples], place_B % samples, samples, seed)
-        noised, where = _noised(process, layout, batch, draws, embed)
+        row_B, sample_B = place_B // samples, place_B % samples
+        part = batch.select(row_B)
+        noised, where = noised_rows(process, layout, part, noise_R[row_B], sample_B, samples, seed, embed)
         nats_C[place_B] = nats_of(denoiser, process, layout, noised, where, torch.device(device))
         if progress:
             progress(min(begin + rows, count), count)
     return nats_C.view(-1, samples)
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """The sequences of one forward pass, and what decides the noise of each."""
-
-    row_B: Tensor
-    noise_B: Tensor
-    sample_B: Tensor
-    samples: int
-    seed: int
 
 
 def nats_of(
@@ -203,24 +193,40 @@ def nats_of(
     return torch.stack([part.sum() for part in parts]) + gaps_B
 
 
-def _noised(process: Process, layout: Layout, batch: Batch, draws: _Draws, embed: Embed | None) -> tuple[Noised, Where]:
-    """The rows, noised, and who their places are; on the CPU, so that every device gets the same noise."""
-    row_B, sample_B, samples, seed = draws.row_B, draws.sample_B, draws.samples, draws.seed
-    clean_BL, editable_BL = batch.tokens_BL[row_B], batch.editable_BL[row_B]
-    position_BL = batch.position_BL[row_B]
-    seeds_B = rng.mix(draws.noise_B, seed, sample_B, _MASKS)
+def noised_rows(
+    process: Process,
+    layout: Layout,
+    batch: Batch,
+    number_B: Tensor,
+    sample_B: Tensor,
+    samples: int,
+    seed: int,
+    embed: Embed | None = None,
+) -> tuple[Noised, Where]:
+    """Rows noised for the bound at stratified levels, and who their places are; on the CPU, the same for every device.
+
+    Args:
+        process: what noise is.
+        layout: its blocks are noised each for itself.
+        batch: the rows, one for each sample.
+        number_B: int64, the number of each row; its noise is a function of (seed, number, sample).
+        sample_B: int64, which of its samples each row is.
+        samples: of a row.
+        seed: of the noise.
+        embed: the network's embedding, for a process that noises embeddings.
+    """
+    clean_BL, editable_BL, position_BL = batch.tokens_BL, batch.editable_BL, batch.position_BL
+    seeds_B = rng.mix(number_B, seed, sample_B, _MASKS)
     block_BL, group_BL = numbered(position_BL, layout.size) if isinstance(layout, Block) else (None, None)
-    where = Where(position_BL, batch.document_BL[row_B], block_BL)
+    where = Where(position_BL, batch.document_BL, block_BL)
     if isinstance(process, Autoregressive):
-        t_B1 = torch.zeros(len(row_B), 1, dtype=torch.float64)
+        t_B1 = torch.zeros(len(number_B), 1, dtype=torch.float64)
         return process.corrupt(clean_BL, t_B1, editable_BL=editable_BL, seeds_B=seeds_B), where
     # Each block of a row takes its levels from equal strata, one a sample, at a place in the stratum that moves on
     # evenly from row to row and from block to block.
-    number_BL = torch.zeros_like(clean_BL) if group_BL is None else group_BL
-    place_BL = (rng.uniform(sample_B, seed, _LEVEL) + draws.noise_B.double() * _GOLDEN)[
-        :, None
-    ] + number_BL * math.sqrt(2)
-    level_BL = ((sample_B[:, None] + number_BL) % samples + place_BL % 1.0) / samples
+    order_BL = torch.zeros_like(clean_BL) if group_BL is None else group_BL
+    place_BL = (rng.uniform(sample_B, seed, _LEVEL) + number_B.double() * _GOLDEN)[:, None] + order_BL * math.sqrt(2)
+    level_BL = ((sample_B[:, None] + order_BL) % samples + place_BL % 1.0) / samples
     if isinstance(process, (Uniform, Hybrid)):
         # Their integrand has poles at both ends of t: t = u^2 (3 - 2 u) takes them away, and dt/du joins the weight.
         t_BL, slope_BL = level_BL**2 * (3 - 2 * level_BL), 6 * level_BL * (1 - level_BL)
