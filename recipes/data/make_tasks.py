@@ -3,7 +3,7 @@
     make_tasks.py --sets SETS --out OUT
 
 SETS holds the published files as JSON lines, compressed with xz; those that are missing are left out. Each set becomes
-`NAME.jsonl` to learn from and `NAME-held.jsonl` to score with; no prompt is in both.
+`NAME.jsonl` to learn from and `NAME-held.jsonl` to score with; no prompt, and no story, is in both.
 
     tatoeba_en_fr      {en, fr: [..]}                       translation   Tatoeba, CC BY 2.0 FR
     articles           {title, text}                        headlines     Wikinews, public domain and CC BY 2.5
@@ -178,7 +178,8 @@ STORIES = _stories()
 
 
 def write(file: Path, found: Iterable[Record]) -> int:
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in found]
+    kept = ({name: value for name, value in record.items() if name != "story"} for record in found)
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in kept]
     file.write_text("".join(lines), encoding="utf-8")
     return len(lines)
 
