@@ -46,6 +46,7 @@ class Step:
         self.growing = self.process if isinstance(self.process, Growing) else None
         model = config.model
         self.layout: Layout = layout_named(config.layout, model.block, model.smallest_block)
+        self.seen = self.layout  # what the network sees in this step; less of it where it is learning to look ahead
         self.device, self.dtype = device_of(recipe)
         rows, length = recipe.train.batch, recipe.model.context
         self.groups = length // (model.smallest_block or model.block) if model.block else 1  # noise levels a row
@@ -150,12 +151,12 @@ class Step:
         """logits_NV at the positions to read, where alone they are made; and log_rate_BL where rows grow."""
         denoiser = self.state.denoiser
         if self.growing is not None:  # its gaps are everywhere
-            hidden_BLD = denoiser.encode(inputs_BL, where=where, layout=self.layout, t_BQ=t_BL)
+            hidden_BLD = denoiser.encode(inputs_BL, where=where, layout=self.seen, t_BQ=t_BL)
             logits_NV = denoiser.readout(hidden_BLD.flatten(0, 1)[read_N])
             return logits_NV, denoiser.readout(hidden_BLD, head="gap")
         if self.layout.two_streams:
             if inputs_BL.ndim == 3:  # clean text has no previous prediction
                 clean_BL = pad(clean_BL, (0, inputs_BL.shape[-1] - clean_BL.shape[-1]))
             inputs_BL, where, t_BL, read_N = two_streams(inputs_BL, clean_BL, where, t_BL, read_N, self.process.shift)
-        hidden_ND = denoiser.encode(inputs_BL, where=where, layout=self.layout, t_BQ=t_BL, read_N=read_N)
+        hidden_ND = denoiser.encode(inputs_BL, where=where, layout=self.seen, t_BQ=t_BL, read_N=read_N)
         return denoiser.readout(hidden_ND), None

@@ -57,14 +57,14 @@ class Annealing(Step):
         """As in `Step`; what comes later is all seen after the share `adapt.anneal` of the steps."""
         super().__init__(recipe, config, state, steps)
         self.until = recipe.adapt.anneal * steps
-        self.final, self.fast = self.layout, self.forward
+        self.fast = self.forward
 
     def __call__(self) -> dict[str, Any]:
         """One step; the record says how much of what comes later it could see."""
         step = self.state.step
         share = min(1.0, step / self.until) if self.until else 1.0
-        self.layout, self.forward = self.final, self.fast
+        self.seen, self.forward = self.layout, self.fast
         if share < 1:  # another mask in each step: nothing to compile for
             seed = int(rng.mix(self.recipe.seed, step, _SEEN))
-            self.layout, self.forward = Annealed(self.final, share, seed), self._forward
+            self.seen, self.forward = Annealed(self.layout, share, seed), self._forward
         return super().__call__() | {"later_seen": share}
