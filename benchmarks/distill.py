@@ -4,14 +4,13 @@
 
 Everybody continues the same held-out beginnings with the same sampler and the same numbers of steps. Three figures, of
 which none says enough alone: bits per byte under an autoregressive judge (less is more probable, also where a text
-repeats itself), the entropy of a text's tokens (less than real text has = repetition), and the Jensen-Shannon divergence
-of token pairs from those of real text (what lies below the floor is chance).
+repeats itself), the entropy of a text's tokens (less than real text has = repetition), and the Jensen-Shannon
+divergence of token pairs from those of real text (what lies below the floor is chance).
 """
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +73,8 @@ def main() -> None:
 def passages(args: argparse.Namespace, judge: LanguageModel) -> list[Passage]:
     """Held-out texts cut in two: as many as are continued, and as many again to compare with."""
     found = documents(Source(str(args.data)), Report())
-    return held_out_passages(islice(found, 4 * args.texts), judge.tokenizer, args.prompt_tokens, args.tokens)[
-        : 2 * args.texts
-    ]
+    lengths = {"prompt_tokens": args.prompt_tokens, "max_tokens": args.tokens}
+    return held_out_passages(found, judge.tokenizer, **lengths, count=2 * args.texts)
 
 
 def quality(judge: LanguageModel, writer: LanguageModel, half: Sequence[Passage], other: Sequence[Passage]) -> Quality:
@@ -124,11 +122,8 @@ def drawn(path: Path, rows: Sequence[dict[str, Any]], known: dict[str, float]) -
         curves = []
         for name in dict.fromkeys(row["model"] for row in rows):
             mine = [row for row in rows if row["model"] == name]
-            values = (
-                [row["nfe"] for row in mine],
-                *([row[figure][key] for row in mine] for key in ("value", "stderr")),
-            )
-            curves.append(Curve(name, *values))
+            heights, bars = ([row[figure][key] for row in mine] for key in ("value", "stderr"))
+            curves.append(Curve(name, [row["nfe"] for row in mine], heights, bars))
         panels.append(Panel(label, curves, known.get(figure), "real text"))
     plot_against_nfe(path, "a teacher and its students", panels)
 

@@ -3,8 +3,6 @@
 Source: Gong et al. 2024 (DiffuLLaMA, 2410.17891, section 3.2: attention mask annealing).
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -13,26 +11,19 @@ from sfumato.canvas import Where
 from sfumato.model.layout import Layout
 
 
-@dataclass(frozen=True)
 class Annealed:
     """A layout in which what comes later is seen by chance: each pair of positions for itself."""
 
-    layout: Layout
-    """What it becomes; nothing is seen that this layout hides."""
-    share: float
-    """Of the pairs with a later position, how many are seen."""
-    seed: int
-    """Which ones; every copy of a position and every row of a batch draws alike."""
+    def __init__(self, layout: Layout, share: float, seed: int):
+        """A stage on the way.
 
-    @property
-    def name(self) -> str:
-        """That of the layout that it becomes."""
-        return self.layout.name
-
-    @property
-    def two_streams(self) -> bool:
-        """As in the layout that it becomes."""
-        return self.layout.two_streams
+        Args:
+            layout: what it becomes; nothing is seen that this layout hides.
+            share: of the pairs with a later position, how many are seen.
+            seed: which ones; every copy of a position and every row of a batch draws alike.
+        """
+        self.layout, self.share, self.seed = layout, share, seed
+        self.name, self.two_streams = layout.name, layout.two_streams
 
     def sees(self, query: Where, key: Where) -> Tensor:
         """Not later, or drawn; and visible in the layout that it becomes."""
