@@ -19,8 +19,8 @@ from sfumato.sample.language_model import LanguageModel
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.step import Step
 from sfumato.tune.adapt import Annealing, prepare
+from sfumato.tune.estimates import View
 from sfumato.tune.methods import tune
-from sfumato.tune.targets import logits_of
 
 Make = Callable[..., Recipe]
 AR, LOW = {"kind": "autoregressive"}, {"kind": "masked", "levels": (0.14, 0.16)}
@@ -67,7 +67,7 @@ def test_with_its_shift_kept_it_begins_with_what_it_knows():
         inputs_BL = torch.where(torch.arange(9) < first, text_BL, 0)
         t_BL = torch.ones(1, 9, dtype=torch.float64)
         noised = Noised(inputs_BL, text_BL, t_BL, t_BL.float(), torch.tensor([first]))
-        logits_NV = logits_of(network, process, Annealed(Full(), 0.0, 5), noised, where)
+        logits_NV = View(process, Annealed(Full(), 0.0, 5)).logits(network, noised, where)
         torch.testing.assert_close(logits_NV[0], causal_LV[first - 1])
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from sfumato.canvas import Where
 from sfumato.model.layout import Block, Full, Layout
 from sfumato.process import Cosine, Linear, Masked, Noised, Process, Schedule, Uniform
-from sfumato.tune.targets import decoded, divergence, foreseen, logits_of, said
+from sfumato.tune.estimates import View
+from sfumato.tune.targets import decoded, divergence, foreseen, said
 
 EDITABLE = torch.tensor([[False, *[True] * LENGTH]])
 UNIFORM = Uniform(mask_id=MASK, vocab_size=VOCABULARY, never_written=(MASK, START))
@@ -62,7 +63,7 @@ def test_on_average_the_target_is_the_law_of_the_steps(steps: int, schedule: Sch
     noised, where = masked_rows(process, teacher.draw(1).expand(count, -1), 1.0)
     t = [1 - i / steps for i in range(steps + 1)]
     levels = [torch.full(noised.inputs_BL.shape, level, dtype=torch.float64) for level in t]
-    logp_NV = decoded(teacher, process, Full(), noised, where, levels, torch.arange(count))
+    logp_NV = decoded(View(process, Full()), teacher, noised, where, levels, torch.arange(count))
     p_BLV = logp_NV.exp().view(count, LENGTH, VOCABULARY)[..., :WORDS]
     law_T = law(teacher, steps, ancestral(schedule, t)).view([WORDS] * LENGTH)
     for i in range(LENGTH):
@@ -76,9 +77,8 @@ def test_what_is_left_masked_gets_what_the_last_step_said():
     teacher, process = Table(random_table(2)), Masked(MASK)
     noised, where = masked_rows(process, teacher.draw(50), 0.7)
     levels = [torch.full(noised.inputs_BL.shape, t, dtype=torch.float64) for t in (0.7, 0.7 - 1e-9, 0.7 - 2e-9)]
-    logp_NV = decoded(teacher, process, Full(), noised, where, levels, torch.arange(50))
-    logits_NV = logits_of(teacher, process, Full(), noised, where)
-    torch.testing.assert_close(logp_NV, said(logits_NV, process, noised))
+    logp_NV = decoded(View(process, Full()), teacher, noised, where, levels, torch.arange(50))
+    torch.testing.assert_close(logp_NV, said(View(process, Full()), teacher, noised, where))
 
 
 @pytest.mark.parametrize("layout", [Full(), Block(2)], ids=["full", "block"])
@@ -91,10 +91,10 @@ def test_a_student_that_is_its_teacher_learns_nothing_from_no_way(kind: str, lay
     noised, where = masked_rows(process, rows_BL, 0.6)
     if kind == "sdtt":
         levels = [noised.t_BL, noised.t_BL - 0.3]
-        target_NV = decoded(teacher, process, layout, noised, where, levels, torch.arange(6))
+        target_NV = decoded(View(process, layout), teacher, noised, where, levels, torch.arange(6))
     else:
-        target_NV = foreseen(teacher, process, layout, noised, noised, where)
-    loss = divergence(target_NV, said(logits_of(student, process, layout, noised, where), process, noised)).sum()
+        target_NV = foreseen(View(process, layout), teacher, noised, noised, where)
+    loss = divergence(target_NV, said(View(process, layout), student, noised, where)).sum()
     loss.backward()
     assert len(noised.index_N) > 5 and abs(float(loss.detach())) < 1e-12
     assert max(float(p.grad.abs().max()) for p in student.parameters() if p.grad is not None) < 1e-12
@@ -119,7 +119,7 @@ def test_with_less_noise_what_is_seen_is_certain_and_what_is_not_is_as_the_teach
     teacher, process = Oracle(), Masked(MASK)
     rows_BL = teacher.draw(40)
     (noised, where), (less, _) = (masked_rows(process, rows_BL, t) for t in (0.9, 0.4))
-    logp_NV = foreseen(teacher, process, Full(), noised, less, where)
+    logp_NV = foreseen(View(process, Full()), teacher, noised, less, where)
     hidden_BLV = teacher.encode(less.inputs_BL, where=where, layout=Full())
     for logp_V, index in zip(logp_NV, noised.index_N.tolist(), strict=True):
         row, i = divmod(index, LENGTH + 1)
@@ -135,7 +135,7 @@ def test_where_noise_is_words_what_stands_there_counts():
     teacher = Oracle(noise=uniform_noise())
     rows_BL = teacher.draw(30)
     (noised, where), (less, _) = (masked_rows(UNIFORM, rows_BL, level) for level in (t, s))
-    p_BLV = foreseen(teacher, UNIFORM, Full(), noised, less, where).exp().view(30, LENGTH, VOCABULARY)
+    p_BLV = foreseen(View(UNIFORM, Full()), teacher, noised, less, where).exp().view(30, LENGTH, VOCABULARY)
     q_XZ = uniform_noise()(torch.tensor(s, dtype=torch.float64))[:, :WORDS]
     weight_BT = q_XZ[teacher.texts_TL[None], less.inputs_BL[:, None, 1:]].prod(dim=-1) * teacher.probability_T
     weight_BT = weight_BT / weight_BT.sum(dim=1, keepdim=True)
@@ -153,9 +153,8 @@ def test_a_student_with_half_the_steps_comes_close_to_its_teacher():
         t_B = torch.where(torch.arange(192) % 2 == 0, 1.0, 0.5)  # where the student's two steps begin
         noised, where = masked_rows(process, oracle.draw(192, step), t_B, step)
         levels = [noised.t_BL, noised.t_BL - 0.25, noised.t_BL - 0.5]
-        target_NV = decoded(teacher, process, Full(), noised, where, levels, torch.arange(192) + 192 * step)
-        logits_NV = logits_of(student, process, Full(), noised, where)
-        divergence(target_NV, said(logits_NV, process, noised)).mean().backward()
+        target_NV = decoded(View(process, Full()), teacher, noised, where, levels, torch.arange(192) + 192 * step)
+        divergence(target_NV, said(View(process, Full()), student, noised, where)).mean().backward()
         optimiser.step()
         optimiser.zero_grad()
 

@@ -46,9 +46,7 @@ class Step:
         self.growing = self.process if isinstance(self.process, Growing) else None
         model = config.model
         self.layout: Layout = layout_named(config.layout, model.block, model.smallest_block)
-        self.seen: Layout = (
-            self.layout
-        )  # what the network sees in this step; less of it where it is learning to look ahead
+        self.seen: Layout = self.layout  # what the network sees in this step; less while it learns to look ahead
         self.device, self.dtype = device_of(recipe)
         rows, length = recipe.train.batch, recipe.model.context
         self.groups = length // (model.smallest_block or model.block) if model.block else 1  # noise levels a row

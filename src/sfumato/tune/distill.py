@@ -22,13 +22,14 @@ from sfumato.data.batches import Batch
 from sfumato.data.cache import Progress
 from sfumato.model.bundle import BundleConfig, find_bundle, read_description
 from sfumato.model.transformer import Transformer
-from sfumato.process import Masked, Noised
+from sfumato.process import Noised
 from sfumato.text.chat import ChatTemplate
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.denoising import Prepared, denoising, network
 from sfumato.train.state import State
 from sfumato.train.step import Step
-from sfumato.tune.targets import decoded, divergence, foreseen, logits_of, said
+from sfumato.tune.estimates import View
+from sfumato.tune.targets import decoded, divergence, foreseen, said
 
 _WAY = 13  # draw purpose
 
@@ -46,8 +47,9 @@ def prepare(recipe: Recipe, tokenizer: Tokenizer, steps: int, reading: Progress 
         raise ConfigError("train.compile: got true, but distillation has no fixed shapes to compile; leave it out")
     chat = None if init.chat is None else ChatTemplate.from_dict(init.chat)
     run = denoising(recipe, tokenizer, steps, reading, chat=chat)
-    teacher = network(recipe, run.config).eval().requires_grad_(False)
-    run.state.others = dict(teacher.named_parameters())
+    teacher = network(recipe, run.config).eval()
+    run.state.others = {name: p for name, p in teacher.named_parameters() if p.requires_grad}
+    teacher.requires_grad_(False)
     return replace(run, step=Distillation(recipe, run.config, run.state, steps, teacher))
 
 
@@ -81,6 +83,7 @@ class Distillation(Step):
         """As in `Step`; the teacher's weights are `state.others`."""
         super().__init__(recipe, config, state, steps)
         self.teacher, self.total = teacher, steps
+        self.view = View(self.process, self.layout, self.device, self.dtype)
         self.capacity = None  # student and teacher read different positions
 
     def __call__(self) -> dict[str, Any]:
@@ -96,7 +99,7 @@ class Distillation(Step):
 
     def _promote(self) -> None:
         """The student becomes the teacher."""
-        student = self.state.average or dict(self.state.denoiser.named_parameters())
+        student = self.state.average or self.state.learned
         with torch.no_grad():
             for name, weight in self.state.others.items():
                 weight.copy_(student[name])
@@ -107,19 +110,16 @@ class Distillation(Step):
         """Summed divergence of a micro-batch, noised to the levels at which the student's steps begin."""
         t_BG = (self._times(rows_B) / self.jump).ceil().clamp(min=1) * self.jump
         noised, where = self._noised(batch, rows_B, t_BG)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            target_NV = self._target(batch, rows_B, t_BG, noised, where)
-            self._seed_dropout(rows_B)
-            logits_NV = logits_of(self.state.denoiser, self.process, self.layout, noised, where)
-        return divergence(target_NV, said(logits_NV, self.process, noised)).sum()
+        target_NV = self._target(batch, rows_B, t_BG, noised, where)
+        self._seed_dropout(rows_B)
+        return divergence(target_NV, said(self.view, self.state.denoiser, noised, where)).sum()
 
     def _target(self, batch: Batch, rows_B: Tensor, t_BG: Tensor, noised: Noised, where: Where) -> Tensor:
         """What the teacher says, log p (N, V)."""
         temperature = self.recipe.distill.temperature
         if self.recipe.distill.kind == "consistency":
             less, _ = self._noised(batch, rows_B, (t_BG - self.jump).clamp(min=0.0))
-            return foreseen(self.teacher, self.process, self.layout, noised, less, where, temperature)
-        assert isinstance(self.process, Masked)
+            return foreseen(self.view, self.teacher, noised, less, where, temperature)
         levels = [(noised.t_BL - part * self.jump).clamp(min=0.0) for part in (0.0, 0.5, 1.0)]
         seeds_B = rng.mix(rows_B, self.recipe.seed, self.state.step, _WAY).to(self.device)
-        return decoded(self.teacher, self.process, self.layout, noised, where, levels, seeds_B, temperature)
+        return decoded(self.view, self.teacher, noised, where, levels, seeds_B, temperature)

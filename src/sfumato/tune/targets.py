@@ -19,32 +19,25 @@ from torch import Tensor
 
 from sfumato import rng
 from sfumato.canvas import Canvas, Where
-from sfumato.model.layout import Layout, two_streams
 from sfumato.model.transformer import Denoiser
-from sfumato.process import Masked, Noised, Process
+from sfumato.process import Masked, Noised
 from sfumato.sample.categorical import categorical
+from sfumato.tune.estimates import View
 
 _UNMASK, _WORD = 21, 22  # draw purposes
 _NEVER = -1e4  # log-probability of what is never said, finite so that it may be multiplied by 0
 
 
-def logits_of(denoiser: Denoiser, process: Process, layout: Layout, noised: Noised, where: Where) -> Tensor:
-    """logits_NV at the scored positions, none of which is padding."""
-    inputs_BL, t_BL, read_N = noised.inputs_BL, noised.t_BL, noised.index_N - process.shift
-    if layout.two_streams:
-        inputs_BL, where, t_BL, read_N = two_streams(inputs_BL, noised.clean_BL, where, t_BL, read_N, process.shift)
-    return denoiser.readout(denoiser.encode(inputs_BL, where=where, layout=layout, t_BQ=t_BL, read_N=read_N))
-
-
-def said(logits_NV: Tensor, process: Process, noised: Noised, temperature: float = 1.0) -> Tensor:
+def said(view: View, denoiser: Denoiser, noised: Noised, where: Where, temperature: float = 1.0) -> Tensor:
     """Log p(clean | everything seen) at the scored positions, (N, V), finite; float32 or better."""
+    logits_NV = view.logits(denoiser, noised, where)
     wide_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
     # A row of its own for each position, since each may have a level of its own.
     z_N1 = noised.scored(noised.inputs_BL)[:, None]
     open_N1 = torch.ones_like(z_N1, dtype=torch.bool)
     canvas = Canvas(z_N1, torch.zeros_like(z_N1), open_N1, open_N1, noised.t_N)
     row_N = torch.arange(len(z_N1), device=z_N1.device)
-    return process.denoised(wide_NV / temperature, row_N, canvas).log_softmax(dim=-1).clamp(min=_NEVER)
+    return view.process.denoised(wide_NV / temperature, row_N, canvas).log_softmax(dim=-1).clamp(min=_NEVER)
 
 
 def divergence(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
@@ -54,9 +47,8 @@ def divergence(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
 
 @torch.no_grad()
 def decoded(
+    view: View,
     teacher: Denoiser,
-    process: Masked,
-    layout: Layout,
     noised: Noised,
     where: Where,
     levels: Sequence[Tensor],
@@ -68,15 +60,16 @@ def decoded(
     What is still a mask after the last step gets what that step said of it.
 
     Args:
+        view: of masked noise.
         teacher: in evaluation mode.
-        process: with `mask_id` where nothing is known.
-        layout: what the teacher's positions see.
         noised: the text at the first of the levels; all its masks are scored.
         where: who the places are.
         levels: t_BL at the ends of the steps, falling; one more than there are steps.
         seeds_B: int64, for the order and the tokens.
         temperature: of the teacher.
     """
+    process = view.process
+    assert isinstance(process, Masked)
     index_N, length = noised.index_N, noised.inputs_BL.shape[1]
     row_N, place_N = index_N // length, index_N % length
     logp_NV = torch.zeros(0)
@@ -88,7 +81,7 @@ def decoded(
         last = step + 2 == len(levels)
         asked_M = (open_N if last else due_N).nonzero().flatten()
         asked = replace(noised, index_N=index_N[asked_M], t_BL=t_BL)
-        logp_MV = said(logits_of(teacher, process, layout, asked, where), process, asked, temperature)
+        logp_MV = said(view, teacher, asked, where, temperature)
         if not step:
             logp_NV = logp_MV.new_zeros(len(index_N), logp_MV.shape[1])
         logp_NV[asked_M] = logp_MV
@@ -102,9 +95,8 @@ def decoded(
 
 @torch.no_grad()
 def foreseen(
+    view: View,
     teacher: Denoiser,
-    process: Process,
-    layout: Layout,
     noised: Noised,
     less: Noised,
     where: Where,
@@ -113,20 +105,19 @@ def foreseen(
     """What the teacher says, with less noise, of the positions that are scored with more of it, log p (N, V).
 
     Args:
+        view: of noise that can be shared; a mask that is gone leaves no doubt.
         teacher: in evaluation mode.
-        process: its noise; a mask that is gone leaves no doubt.
-        layout: what its positions see.
         noised: the text as the student sees it.
         less: the same text with the same noise, at a lower level.
         where: who the places are.
         temperature: of the teacher.
     """
     less = replace(less, index_N=noised.index_N)
-    if process.revises:
-        return said(logits_of(teacher, process, layout, less, where), process, less, temperature)
+    if view.process.revises:
+        return said(view, teacher, less, where, temperature)
     seen_N = less.scored(less.inputs_BL)
     open_M = (seen_N == less.scored(noised.inputs_BL)).nonzero().flatten()
     asked = replace(less, index_N=less.index_N[open_M])
-    logp_MV = said(logits_of(teacher, process, layout, asked, where), process, asked, temperature)
+    logp_MV = said(view, teacher, asked, where, temperature)
     logp_NV = logp_MV.new_full((len(seen_N), logp_MV.shape[1]), _NEVER).scatter_(1, seen_N[:, None], 0.0)
     return logp_NV.index_put((open_M,), logp_MV)
