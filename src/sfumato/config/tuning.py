@@ -67,13 +67,30 @@ class ReinforceConfig:
 class DistillConfig:
     """Learning to write in fewer steps."""
 
-    kind: str = option("sdtt", "what the student learns from its teacher", ("sdtt", "consistency"))
-    rounds: int = option(3, "how often the number of steps is halved", at_least=1)
+    kind: str = option(
+        "sdtt",
+        "what the student learns: where its teacher's next steps lead (sdtt), or what it predicts with less noise",
+        ("sdtt", "consistency"),
+    )
+    steps: int = option(16, "the first teacher's steps for a block, or for a row where there are no blocks", at_least=2)
+    rounds: int = option(3, "how often the steps are halved; each round's student teaches the next", at_least=1)
+    temperature: float = option(1.0, "of the teacher; below 1 the student becomes surer than it", at_least=1e-3)
+
+    def __post_init__(self) -> None:
+        """Refuse to halve what is one step already."""
+        if self.steps % 2**self.rounds:
+            good = 2**self.rounds * max(1, round(self.steps / 2**self.rounds))
+            raise ConfigError(
+                f"distill.steps: got {self.steps}, which cannot be halved {self.rounds} times (distill.rounds); "
+                f"try {good}"
+            )
 
 
 @dataclass(frozen=True)
 class AdaptConfig:
     """Turning an autoregressive or masked language model into a diffusion model."""
 
-    shift: str = option("remove", "whether position i - 1 goes on predicting position i", ("keep", "remove"))
-    anneal: float = option(0.5, "share of the steps over which the future becomes visible", at_least=0, at_most=1)
+    shift: str = option("keep", "whether position i - 1 goes on predicting position i", ("keep", "remove"))
+    anneal: float = option(
+        0.5, "autoregressive: share of the steps over which what comes later becomes visible", at_least=0, at_most=1
+    )

@@ -178,7 +178,9 @@ def nats_of(
     noised, where = noised.to(device), where.to(device)
     inputs_BL, t_BL, read_N = noised.inputs_BL, noised.t_BL, noised.index_N - process.shift
     if layout.two_streams:
-        inputs_BL, where, t_BL, read_N = two_streams(inputs_BL, noised.clean_inputs_BL, where, t_BL, read_N)
+        inputs_BL, where, t_BL, read_N = two_streams(
+            inputs_BL, noised.clean_inputs_BL, where, t_BL, read_N, process.shift
+        )
     gaps_B = torch.zeros(rows, dtype=torch.float64)
     if isinstance(process, Growing):
         hidden_BLD = denoiser.encode(inputs_BL, where=where, layout=layout, t_BQ=t_BL)

@@ -127,16 +127,18 @@ def numbered(position_BL: Tensor, size_B1: Tensor | int) -> tuple[Tensor, Tensor
 
 
 def two_streams(
-    noised_BL: Tensor, clean_BL: Tensor, where: Where, t_BL: Tensor, index_N: Tensor
+    noised_BL: Tensor, clean_BL: Tensor, where: Where, t_BL: Tensor, read_N: Tensor, shift: int = 0
 ) -> tuple[Tensor, Where, Tensor, Tensor]:
-    """One pass over [noised; clean]: the inputs, who they are, their noise levels, and where the scored ones went.
+    """One pass over [noised; clean]: the inputs, who they are, their noise levels, and where those to read went.
 
     Args:
         noised_BL: what the process made of the text; or vectors, (B, L, ...), like `clean_BL`.
         clean_BL: the text.
         where: of one copy; `clean_BQ` is not read.
         t_BL: noise levels of the noised copy.
-        index_N: flat positions in B*L.
+        read_N: flat positions in B*L.
+        shift: how far behind them stands what they predict. The first place of a block is predicted by the last one of
+            the block before, which by then is clean: it is read in the clean copy.
     """
     length = where.position_BQ.shape[1]
 
@@ -151,4 +153,10 @@ def two_streams(
         torch.cat((clean_BQ, ~clean_BQ), dim=1),
     )
     inputs = torch.cat((noised_BL, clean_BL), dim=1)
-    return inputs, both, torch.cat((t_BL, torch.zeros_like(t_BL)), dim=1), index_N + index_N // length * length
+    t_BQ = torch.cat((t_BL, torch.zeros_like(t_BL)), dim=1)
+    moved_N = read_N + read_N // length * length
+    if shift:
+        assert where.block_BQ is not None
+        block_N = where.block_BQ.flatten()
+        moved_N = torch.where(block_N[read_N] == block_N[read_N + shift], moved_N, moved_N + length)
+    return inputs, both, t_BQ, moved_N

@@ -31,7 +31,9 @@ __all__ = [
 ]
 
 
-def build_process(config: ProcessConfig, *, vocab_size: int, mask_id: int, never_written: Sequence[int]) -> Process:
+def build_process(
+    config: ProcessConfig, *, vocab_size: int, mask_id: int, never_written: Sequence[int], shift: int = 0
+) -> Process:
     """The process that a recipe or a bundle names.
 
     Args:
@@ -39,6 +41,7 @@ def build_process(config: ProcessConfig, *, vocab_size: int, mask_id: int, never
         vocab_size: of the network.
         mask_id: the tokenizer's mask token.
         never_written: ids that the network never writes, the mask among them; noise is drawn from the others.
+        shift: of a masked network, as its bundle says; the others have but one.
 
     Returns:
         A process; it holds no weights and no state.
@@ -49,7 +52,7 @@ def build_process(config: ProcessConfig, *, vocab_size: int, mask_id: int, never
         case "autoregressive":
             return Autoregressive()
         case "masked":
-            return Masked(mask_id, schedule, objective, (low, high))
+            return Masked(mask_id, schedule, objective, (low, high), shift)
         case "insertion":
             return Insertion(mask_id, schedule, objective, (low, high))
         case "uniform":

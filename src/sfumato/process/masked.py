@@ -47,9 +47,10 @@ class Masked:
     objective: str = "elbo"
     levels: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest t of training."""
+    shift: int = 0
+    """1 in a network that was autoregressive and goes on predicting from the place before; see `Process.shift`."""
 
     name = "masked"
-    shift = 0
     revises = False
 
     def times(self, seed: int, step: int, rows_B: Tensor, batch: int, blocks: int = 1) -> Tensor:

@@ -121,8 +121,15 @@ class Process(Protocol):
     """How clean text becomes noise, what is scored, and how noise is undone. No weights, no state."""
 
     name: str
-    shift: int
-    """0, or 1 where the hidden state at i - 1 predicts position i."""
+
+    @property
+    def shift(self) -> int:
+        """0, or 1 where the hidden state at i - 1 predicts position i.
+
+        Always 1 in an autoregressive model; a masked one made from such a model may keep it.
+        """
+        ...
+
     revises: bool
     """Whether an open position shows a token that says something and may still change (uniform, hybrid, gaussian).
     Where it does not (masked, autoregressive), a written position is final unless a sampler opens it again."""

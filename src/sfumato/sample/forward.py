@@ -176,16 +176,19 @@ class Forward:
     def _extent(self, canvas: Canvas, window: Window, reads_B: Tensor) -> Extent:
         memory, active_BL = canvas.memory, window.active_BL
         first_B = active_BL.int().argmax(dim=1)
+        kept_B = memory["kept_B"]
+        if self.layout.name != "causal":  # what predicts the first place of the block has to run with it
+            kept_B = torch.minimum(kept_B, first_B - self.shift)
         anew_B = reads_B & self.reuse.stale(memory["cached_B"], memory["active_B"], memory["block_step_B"])
         if self.layout.name == "full":
             end_B = active_BL.shape[1] - active_BL.flip(1).int().argmax(dim=1)
-            return Extent(memory["kept_B"], first_B, end_B, memory["length_B"], anew_B)
+            return Extent(kept_B, first_B - self.shift, end_B, memory["length_B"], anew_B)
         if self.layout.name == "causal":  # what comes after the place that predicts the next token is seen by nobody
             last_B = (canvas.open_BL & active_BL).int().argmax(dim=1) + 1 - self.shift
-            return Extent(memory["kept_B"], last_B, last_B, last_B, anew_B)
+            return Extent(kept_B, last_B, last_B, last_B, anew_B)
         begin_B = first_B // memory["size_B"] * memory["size_B"]
         end_B = torch.minimum(begin_B + memory["size_B"], memory["length_B"])
-        return Extent(memory["kept_B"], begin_B, end_B, end_B, anew_B)
+        return Extent(kept_B, begin_B, end_B, end_B, anew_B)
 
     def _fixed(self, run: int, canvas: Canvas) -> tuple[int, bool]:
         """How many places a row runs, and whether that is one of the few numbers that are compiled for."""

@@ -73,15 +73,17 @@ class Front:
             vocab_size=config.model.vocab_size,
             mask_id=config.tokens.mask,
             never_written=config.tokens.never_written,
+            shift=config.shift,
         )
         # The likelihood is that of the blocks it writes with.
         self.layout = layout_named(config.layout, config.sampler.get("block") or config.model.block)
         self.grows = isinstance(self.process, Growing)
         where_chat = f"{where}: config.json: chat"
         self.chat_template = None if config.chat is None else ChatTemplate.from_dict(config.chat, where_chat)
-        if config.shift != self.process.shift:
+        if config.shift not in (0, 1) or config.shift != self.process.shift:
+            expected = "0 or 1" if self.process.name == "masked" else self.process.shift
             raise BundleError(
-                f"{where}: config.json says shift {config.shift}, but {self.process.name} is {self.process.shift}; "
+                f"{where}: config.json says shift {config.shift}, expected {expected} of {self.process.name} noise; "
                 "restore the original file"
             )
         if config.model.gap_head != self.grows:

@@ -46,16 +46,22 @@ Prepare = Callable[[Recipe, Tokenizer, int, Progress | None], Prepared]
 
 
 def denoising(
-    recipe: Recipe, tokenizer: Tokenizer, steps: int, reading: Progress | None, *, chat: ChatTemplate | None = None
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    steps: int,
+    reading: Progress | None,
+    *,
+    chat: ChatTemplate | None = None,
+    shift: int | None = None,
 ) -> Prepared:
     """Train on documents; with `chat` on conversations, of which answers alone are learned.
 
-    The bundle keeps the template `chat`, or that of `init`.
+    The bundle keeps the template `chat`, or that of `init`. `shift` is that of a masked network, None = that of `init`.
 
     Raises:
         ValueError: settings or data that cannot be used; one line.
     """
-    config = described(recipe, tokenizer, chat)
+    config = described(recipe, tokenizer, chat, shift)
     corpora = open_corpora(recipe.data, tokenizer, reading, turns(config) if chat else None)
     weights = [source.weight for source in recipe.data.sources]
     denoiser = network(recipe, config)
@@ -64,15 +70,21 @@ def denoising(
     return Prepared(config, tokenizer, corpora, state, Step(recipe, config, state, steps))
 
 
-def described(recipe: Recipe, tokenizer: Tokenizer, chat: ChatTemplate | None) -> BundleConfig:
-    """What the bundle will say about the model."""
+def described(
+    recipe: Recipe, tokenizer: Tokenizer, chat: ChatTemplate | None, shift: int | None = None
+) -> BundleConfig:
+    """What the bundle will say about the model; see `denoising`."""
     if recipe.model.vocab_size not in (0, tokenizer.vocab_size):
         raise ValueError(
             f"model.vocab_size: got {recipe.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}; leave it at 0"
         )
     tokens = SpecialTokens(tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.start_id)
     process = build_process(
-        recipe.process, vocab_size=tokenizer.vocab_size, mask_id=tokens.mask, never_written=tokens.never_written
+        recipe.process,
+        vocab_size=tokenizer.vocab_size,
+        mask_id=tokens.mask,
+        never_written=tokens.never_written,
+        shift=_shift_of(recipe) if shift is None else shift,
     )
     grows = isinstance(process, Growing)
     if grows and recipe.model.block:
@@ -81,7 +93,7 @@ def described(recipe: Recipe, tokenizer: Tokenizer, chat: ChatTemplate | None) -
             "leave it at 0"
         )
     model = dataclasses.replace(recipe.model, vocab_size=tokenizer.vocab_size, gap_head=grows)
-    layout = "causal" if process.shift else "block" if model.block else "full"
+    layout = "causal" if process.name == "autoregressive" else "block" if model.block else "full"
     sampler: dict[str, Any] = {"sampler": _SAMPLERS.get(process.name, "ancestral"), "temperature": 0.7}
     if model.smallest_block:  # it may choose: large enough to be parallel, and for answers small enough to end late
         sampler["block"] = max(model.smallest_block, min(8 if chat else 16, model.block))
@@ -100,6 +112,14 @@ def described(recipe: Recipe, tokenizer: Tokenizer, chat: ChatTemplate | None) -
     )
 
 
+def _shift_of(recipe: Recipe) -> int:
+    """A masked network that predicts from the place before goes on doing so in other training."""
+    if not recipe.init:
+        return 0
+    init = read_description(find_bundle(recipe.init))[0]
+    return init.shift if init.process.kind == recipe.process.kind else 0
+
+
 def _template_of(init: str) -> dict[str, Any] | None:
     """A model that knows conversations knows them still after other training."""
     return read_description(find_bundle(init))[0].chat if init else None
@@ -110,7 +130,7 @@ def turns(config: BundleConfig) -> Turns:
     assert config.chat is not None
     template = ChatTemplate.from_dict(config.chat)
     block = config.sampler.get("block") or config.model.block if config.layout == "block" else 0
-    return Turns(template, config.model.context, block, fill=not (config.shift or config.model.gap_head))
+    return Turns(template, config.model.context, block, fill=config.layout != "causal" and not config.model.gap_head)
 
 
 def network(recipe: Recipe, config: BundleConfig) -> Transformer:

@@ -1,6 +1,6 @@
 """Everything that changes during training, and how it is kept in a checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,6 +46,8 @@ class State:
     """Evaluations since then."""
     base: str = ""
     """SHA-256 of the weights that do not learn, since adapters do in their place."""
+    others: dict[str, Tensor] = field(default_factory=dict)
+    """What else a method changes as it goes, such as a teacher's weights; changed in place."""
 
     COUNTERS = ("step", "tokens", "skipped", "loss_mean", "loss_square", "best", "stale")
 
@@ -58,6 +60,7 @@ class State:
         """Write a checkpoint."""
         tensors = {f"weight/{name}": p for name, p in self.learned.items()}
         tensors |= {f"average/{name}": value for name, value in self.average.items()}
+        tensors |= {f"other/{name}": value for name, value in self.others.items()}
         for i, optimiser in enumerate(self.optimisers):
             for j, parameter in enumerate(_parameters(optimiser)):
                 tensors |= {f"optimiser/{i}/{j}/{k}": v for k, v in optimiser.state[parameter].items()}
@@ -76,6 +79,8 @@ class State:
                 parameter.copy_(tensors[f"weight/{name}"])
         for name in self.average:
             self.average[name].copy_(tensors[f"average/{name}"])
+        for name in self.others:
+            self.others[name].copy_(tensors[f"other/{name}"])
         for i, optimiser in enumerate(self.optimisers):
             for j, parameter in enumerate(_parameters(optimiser)):
                 prefix = f"optimiser/{i}/{j}/"

@@ -41,14 +41,16 @@ class Step:
             vocab_size=config.model.vocab_size,
             mask_id=config.tokens.mask,
             never_written=config.tokens.never_written,
+            shift=config.shift,
         )
         self.growing = self.process if isinstance(self.process, Growing) else None
         model = config.model
         self.layout: Layout = layout_named(config.layout, model.block, model.smallest_block)
+        self.seen: Layout = self.layout  # what the network sees in this step; less while it learns to look ahead
         self.device, self.dtype = device_of(recipe)
         rows, length = recipe.train.batch, recipe.model.context
         self.groups = length // (model.smallest_block or model.block) if model.block else 1  # noise levels a row
-        self.capacity = self.process.capacity(rows, length, self.groups)
+        self.capacity: int | None = self.process.capacity(rows, length, self.groups)
         self.forward = torch.compile(self._forward, dynamic=False) if recipe.train.compile else self._forward
 
     def __call__(self) -> dict[str, Any]:
@@ -67,31 +69,42 @@ class Step:
 
     def _loss(self, batch: Batch, rows_B: Tensor) -> Tensor:
         """Summed loss of one micro-batch: these rows of the global batch."""
-        train, step = self.recipe.train, self.state.step
-        noise_device = bookkeeping_device(self.device)
-        t_BG = self.process.times(self.recipe.seed, step, rows_B, train.batch * train.accumulate, self.groups)
-        position_BL, document_BL = batch.position_BL[rows_B], batch.document_BL[rows_B]
-        block_BL, group_BL = self._blocks(position_BL, rows_B)
-        noised = self.process.corrupt(
-            batch.tokens_BL[rows_B].to(noise_device, non_blocking=True),
-            (t_BG if group_BL is None else t_BG.gather(1, group_BL % self.groups)).to(noise_device),
-            editable_BL=self._unprompted(batch.editable_BL[rows_B], rows_B).to(noise_device, non_blocking=True),
-            seeds_B=rng.mix(rows_B, self.recipe.seed, step, _CORRUPT).to(noise_device),
-            block_BL=None if group_BL is None else group_BL.to(noise_device),
-            capacity=self.capacity,
-            embed=self.state.denoiser.embed,
-        )
-        where = noised.where(Where(position_BL, document_BL, block_BL).to(noise_device)).to(self.device)
-        noised = noised.to(self.device)
+        noised, where = self._noised(batch, rows_B, self._times(rows_B))
         read_N = (noised.index_N.clamp(min=0) - self.process.shift).clamp(min=0)
-        if train.dropout or self.recipe.lora.dropout:  # from the counters, as all noise
-            torch.manual_seed(int(rng.mix(rows_B[:1], self.recipe.seed, step, _DROP)))
+        self._seed_dropout(rows_B)
         noised = self._conditioned(noised, where, read_N)
         logits_NV, log_rate_BL = self._predicted(noised, where, read_N)
         loss = self.process.loss(logits_NV, noised).sum()
         if self.growing is not None and log_rate_BL is not None:
             loss = loss + self.growing.gap_loss(log_rate_BL, noised).sum()
         return loss
+
+    def _times(self, rows_B: Tensor) -> Tensor:
+        """The noise levels t_BG of this step."""
+        batch = self.recipe.train.batch * self.recipe.train.accumulate
+        return self.process.times(self.recipe.seed, self.state.step, rows_B, batch, self.groups)
+
+    def _noised(self, batch: Batch, rows_B: Tensor, t_BG: Tensor) -> tuple[Noised, Where]:
+        """These rows at these levels, and who their places are, on the network's device."""
+        noise_device = bookkeeping_device(self.device)
+        position_BL, document_BL = batch.position_BL[rows_B], batch.document_BL[rows_B]
+        block_BL, group_BL = self._blocks(position_BL, rows_B)
+        noised = self.process.corrupt(
+            batch.tokens_BL[rows_B].to(noise_device, non_blocking=True),
+            (t_BG if group_BL is None else t_BG.gather(1, group_BL % self.groups)).to(noise_device),
+            editable_BL=self._unprompted(batch.editable_BL[rows_B], rows_B).to(noise_device, non_blocking=True),
+            seeds_B=rng.mix(rows_B, self.recipe.seed, self.state.step, _CORRUPT).to(noise_device),
+            block_BL=None if group_BL is None else group_BL.to(noise_device),
+            capacity=self.capacity,
+            embed=self.state.denoiser.embed,
+        )
+        where = noised.where(Where(position_BL, document_BL, block_BL).to(noise_device))
+        return noised.to(self.device), where.to(self.device)
+
+    def _seed_dropout(self, rows_B: Tensor) -> None:
+        """Dropout from the counters, as all noise."""
+        if self.recipe.train.dropout or self.recipe.lora.dropout:
+            torch.manual_seed(int(rng.mix(rows_B[:1], self.recipe.seed, self.state.step, _DROP)))
 
     def _unprompted(self, editable_BL: Tensor, rows_B: Tensor) -> Tensor:
         """What is noised: all that is editable, or in a share of the rows only what follows a random place."""
@@ -138,12 +151,12 @@ class Step:
         """logits_NV at the positions to read, where alone they are made; and log_rate_BL where rows grow."""
         denoiser = self.state.denoiser
         if self.growing is not None:  # its gaps are everywhere
-            hidden_BLD = denoiser.encode(inputs_BL, where=where, layout=self.layout, t_BQ=t_BL)
+            hidden_BLD = denoiser.encode(inputs_BL, where=where, layout=self.seen, t_BQ=t_BL)
             logits_NV = denoiser.readout(hidden_BLD.flatten(0, 1)[read_N])
             return logits_NV, denoiser.readout(hidden_BLD, head="gap")
         if self.layout.two_streams:
             if inputs_BL.ndim == 3:  # clean text has no previous prediction
                 clean_BL = pad(clean_BL, (0, inputs_BL.shape[-1] - clean_BL.shape[-1]))
-            inputs_BL, where, t_BL, read_N = two_streams(inputs_BL, clean_BL, where, t_BL, read_N)
-        hidden_ND = denoiser.encode(inputs_BL, where=where, layout=self.layout, t_BQ=t_BL, read_N=read_N)
+            inputs_BL, where, t_BL, read_N = two_streams(inputs_BL, clean_BL, where, t_BL, read_N, self.process.shift)
+        hidden_ND = denoiser.encode(inputs_BL, where=where, layout=self.seen, t_BQ=t_BL, read_N=read_N)
         return denoiser.readout(hidden_ND), None

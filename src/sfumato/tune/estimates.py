@@ -52,7 +52,9 @@ class View:
         """
         inputs_CL, t_CL, read_N = noised.inputs_BL, noised.t_BL, noised.index_N - self.process.shift
         if self.layout.two_streams:
-            inputs_CL, where, t_CL, read_N = two_streams(inputs_CL, noised.clean_inputs_BL, where, t_CL, read_N)
+            inputs_CL, where, t_CL, read_N = two_streams(
+                inputs_CL, noised.clean_inputs_BL, where, t_CL, read_N, self.process.shift
+            )
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype == torch.bfloat16):
             hidden_ND = denoiser.encode(inputs_CL, where=where, layout=self.layout, t_BQ=t_CL, read_N=read_N)
             return denoiser.readout(hidden_ND)

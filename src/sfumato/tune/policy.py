@@ -60,6 +60,7 @@ def policy_of(recipe: Recipe, tokenizer: Tokenizer) -> Policy:
         vocab_size=config.model.vocab_size,
         mask_id=config.tokens.mask,
         never_written=config.tokens.never_written,
+        shift=config.shift,
     )
     layout = layout_named(config.layout, config.sampler.get("block") or config.model.block)
     view = View(process, layout, *device_of(recipe))
