@@ -181,21 +181,12 @@ class LanguageModel:
         room = max_tokens or min(128, self.front.context // 2)
         return self._run([self.front.conversation(messages, room)[0] for messages in conversations], **options)
 
-    def embed(
-        self,
-        text: str | Sequence[str],
-        *,
-        layer: int | None = None,
-        pooling: str = "mean",
-        dimensions: int | None = None,
-    ) -> Tensor:
+    def embed(self, text: str | Sequence[str], **options: Any) -> Tensor:
         """What texts mean to the model: vectors of length 1, whose inner products say how alike they are.
 
         Args:
             text: one text, or many, which are read together.
-            layer: how many layers to run; 0 = the input embeddings, a bag of words; None = half of them.
-            pooling: "mean" over the tokens, or the "last" one.
-            dimensions: keep the first so many; None = all.
+            options: layer, pooling and dimensions, as in `sample.embedding.embedding_steps`.
 
         Returns:
             float32 on the CPU, one vector (E,) or a row for each text (N, E).
@@ -205,7 +196,7 @@ class LanguageModel:
         """
         texts = [text] if isinstance(text, str) else list(text)
         tokens = self.tokenizer.encode_batch(texts)
-        found_NE = embed(self, tokens, layer=layer, pooling=pooling, dimensions=dimensions)
+        found_NE = embed(self, tokens, **options)
         return found_NE[0] if isinstance(text, str) else found_NE
 
     def _write(
