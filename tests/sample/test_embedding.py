@@ -43,6 +43,18 @@ def test_an_embedding_is_the_mean_of_the_hidden_states_of_the_tokens(kind: str):
         assert torch.allclose(found_E, mean_D / mean_D.norm(), atol=1e-5)
 
 
+def test_a_model_of_blocks_reads_as_it_does_what_it_has_written():
+    """A block sees itself and those before it, whatever comes after."""
+    bundle = model(block=4).bundle
+    network = LanguageModel(replace(bundle, config=replace(bundle.config, layout="block")))
+    text = TOKENIZER.encode("the cat sat on the mat. größer")[:7]  # with the start token two blocks
+    hidden = {}
+    for name, more in (("alone", []), ("longer", [9, 10, 11])):
+        piece = embedding._Piece(0, [*text, *more])
+        hidden[name] = embedding._hidden(network, [piece], 2)[0][0, 1:8]
+    assert torch.allclose(hidden["alone"], hidden["longer"], atol=1e-5)
+
+
 def test_half_of_the_layers_are_run_unless_another_number_is_asked_for():
     network = model()
     assert torch.equal(network.embed(TEXTS), network.embed(TEXTS, layer=2))

@@ -1,7 +1,7 @@
 """What a text means to a model: the mean of its hidden states, as a vector of length 1.
 
-The text is read whole and clean, in both directions where the layout allows it, and the places of its tokens are
-averaged. The best layer is not the last, which is busy predicting words, but one in the middle.
+The text is read clean and by the model's own layout, in both directions where that allows it, and the places of its
+tokens are averaged. The best layer is not the last, which is busy predicting words, but one in the middle.
 
 Sources: Reimers and Gurevych 2019 (Sentence-BERT, 1908.10084) for the mean over tokens; Liu et al. 2019 (1903.08855)
 and Skean et al. 2025 (2502.02013) for layers in the middle.
@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfumato.canvas import Where
-from sfumato.model.layout import Block, Full
+from sfumato.model.layout import Block
 from sfumato.process import Gaussian
 
 if TYPE_CHECKING:
     from sfumato.sample.language_model import LanguageModel
 
 POOLINGS = ("mean", "last")
-TOGETHER = 4096  # places in a forward pass, between which others may run
+TOGETHER = 1024  # places in a forward pass, between which others may run
 
 
 class _Piece(NamedTuple):
@@ -127,11 +127,12 @@ def _hidden(model: "LanguageModel", pieces: Sequence[_Piece], layer: int) -> tup
     inputs = tokens_PL.to(model.device)
     if isinstance(model.process, Gaussian):
         inputs = model.denoiser.embed(inputs)
+    size = model.layout.size if isinstance(model.layout, Block) else length
+    where = Where(position_PL, torch.where(position_PL < 0, -1, 0), position_PL // size, position_PL >= 0)
     hidden_PLD = model.denoiser.encode(
         inputs,
-        where=Where(position_PL, torch.where(position_PL < 0, -1, 0)).to(model.device),
-        # Nothing is left to write, so a model that writes block by block reads all of the text as one block.
-        layout=Full() if isinstance(model.layout, Block) else model.layout,
+        where=where.to(model.device),
+        layout=model.layout,
         t_BQ=torch.zeros(tokens_PL.shape, device=model.device),
         layers=layer,
     )
