@@ -63,6 +63,19 @@ def server(tmp_path_factory: pytest.TempPathFactory, talk: Path) -> Iterator[Ser
     assert code == 0 and said == ""
 
 
+def test_embeddings(server: Server):
+    create = server.client.embeddings.create
+    like, too, unlike = create(
+        model="tiny", input=["The dog ran after the ball.", "A puppy chased a ball.", "Mom baked bread."]
+    ).data
+    assert len(like.embedding) == 256
+    products = [sum(x * y for x, y in zip(like.embedding, other.embedding, strict=True)) for other in (too, unlike)]
+    assert products[0] > products[1]
+    assert len(create(model="tiny", input="A", dimensions=16, encoding_format="float").data[0].embedding) == 16
+    with pytest.raises(openai.BadRequestError, match="send texts"):
+        create(model="tiny", input=[1, 2])
+
+
 def test_completions_seeds_and_n(server: Server):
     create = server.client.completions.create
     two = create(model="tiny", prompt="Once upon a time", max_tokens=12, n=2, seed=3)

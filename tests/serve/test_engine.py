@@ -174,7 +174,7 @@ def test_influence_is_answered_between_steps(model: LanguageModel):
     shared.submit(Probe("p", "m", "v1", tokens, 2))
     shared.submit(Probe("q", "m", "v1", tokens, 99))
     updates = {update.job: update for update in run(shared) if update.job in ("p", "q")}
-    found = updates["p"].influence
+    found = updates["p"].answer
     assert found is not None and len(found.delta) == len(tokens) - 2
     assert "position: expected 1 to" in updates["q"].error
 

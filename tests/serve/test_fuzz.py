@@ -11,7 +11,7 @@ from schemathesis import Case, GenerationMode
 OPERATIONS = [
     *(("POST", path) for path in ("/v1/completions", "/v1/fim/completions", "/v1/chat/completions", "/v1/denoise")),
     *(("POST", path) for path in ("/v1/edit/completions", "/v1/influence", "/v1/feedback", "/v1/cancel")),
-    *(("POST", path) for path in ("/tokenize", "/admin/reload")),
+    *(("POST", path) for path in ("/tokenize", "/admin/reload", "/v1/embeddings")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{name}", "/v1/stats", "/health", "/ready", "/metrics")),
 ]
 EXAMPLES = 8

@@ -18,7 +18,7 @@ CLOSED = [
         ("POST", path)
         for path in (
             *("/v1/completions", "/v1/fim/completions", "/v1/chat/completions", "/v1/denoise", "/v1/influence"),
-            *("/v1/edit/completions", "/v1/cancel", "/v1/feedback", "/tokenize", "/admin/reload"),
+            *("/v1/edit/completions", "/v1/embeddings", "/v1/cancel", "/v1/feedback", "/tokenize", "/admin/reload"),
         )
     ),
 ]
@@ -26,6 +26,7 @@ BODIES = {
     "/v1/fim/completions": {"prompt": "Tom"},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}]},
     "/v1/denoise": {"template": "a{2}"},
+    "/v1/embeddings": {"input": "Tom"},
     "/v1/influence": {"tokens": [3, 5], "position": 1},
     "/v1/edit/completions": {"text": "a", "edits": [{"start": 0, "end": 1}]},
     "/v1/cancel": {"id": "x"},

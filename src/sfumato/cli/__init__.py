@@ -28,6 +28,7 @@ COMMANDS = {
     "score": "let a model answer a recipe's questions, and judge the answers",
     "compare": "put models side by side: likelihood, quality of what they write, cost",
     "sweep": "draw a model's quality against the number of forward passes, sampler by sampler",
+    "embed": "turn texts into vectors, and measure how much these say",
     "feedback": "look at what users thought of a model's texts, and export it",
     "info": "describe a model",
     "classifier": "train a classifier that can guide a model",

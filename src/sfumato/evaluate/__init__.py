@@ -2,6 +2,7 @@
 
 from sfumato.evaluate.calibration import Band, Bin, calibration
 from sfumato.evaluate.choice import Choice, choose
+from sfumato.evaluate.embedding import Probe, Retrieval, probe, retrieval
 from sfumato.evaluate.judge import Judgement, judge
 from sfumato.evaluate.likelihood import Likelihood, likelihood
 from sfumato.evaluate.passage import Passage
@@ -23,6 +24,8 @@ __all__ = [
     "Judgement",
     "Likelihood",
     "Passage",
+    "Probe",
+    "Retrieval",
     "UnigramEntropy",
     "calibration",
     "choose",
@@ -30,7 +33,9 @@ __all__ = [
     "divergence",
     "judge",
     "likelihood",
+    "probe",
     "repetition",
+    "retrieval",
     "self_bleu",
     "unigram_entropy",
 ]

@@ -255,6 +255,7 @@ class Transformer(nn.Module):
         t_BQ: Tensor | None = None,
         read_N: Tensor | None = None,
         kept: Kept | None = None,
+        layers: int | None = None,
     ) -> Tensor:
         """Run the trunk.
 
@@ -267,6 +268,7 @@ class Transformer(nn.Module):
             read_N: flat positions (int64 into B*Q) whose hidden state is wanted. After the last attention nobody sees
                 the others, so the last layer leaves them out; None = all.
             kept: keys and values of earlier forwards, which this one adds to and reads; None = this forward is alone.
+            layers: run only so many, and at least one with `read_N`; None = all.
 
         Returns:
             hidden_ND, or hidden_BQD without read_N: normalised, ready for `readout`.
@@ -277,8 +279,9 @@ class Transformer(nn.Module):
             x_BQD = x_BQD + self.embed_time(t_BQ).to(x_BQD.dtype)
         rotary = rotary_tables(where.position_BQ, self.config.width // self.config.heads, self.config.rope_theta)
         mask_B1QK = self._mask(layout, where, kept, x_BQD)
-        for i, block in enumerate(self.blocks):
-            reads = read_N if i + 1 == len(self.blocks) else None
+        blocks = self.blocks[:layers]
+        for i, block in enumerate(blocks):
+            reads = read_N if i + 1 == len(blocks) else None
             slots = None if kept is None else (i, kept)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x_BQD = checkpoint(block, x_BQD, rotary, mask_B1QK, reads, slots, use_reentrant=False)

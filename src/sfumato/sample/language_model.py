@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
+from torch import Tensor
+
 from sfumato.model.bundle import Bundle, find_bundle
 from sfumato.model.device import resolve_device, resolve_dtype
 from sfumato.model.layout import Full, Layout
 from sfumato.sample.compiled import CompiledTrunk
 from sfumato.sample.constraint import Constraint
 from sfumato.sample.decoder import Decoder, Request
+from sfumato.sample.embedding import embed
 from sfumato.sample.front import Front, Plan
 from sfumato.sample.guidance import Guidance, as_guidance
 from sfumato.sample.guided import steerable
@@ -177,6 +180,24 @@ class LanguageModel:
         """Answer several conversations in one batch; as `reply`, each with randomness of its own."""
         room = max_tokens or min(128, self.front.context // 2)
         return self._run([self.front.conversation(messages, room)[0] for messages in conversations], **options)
+
+    def embed(self, text: str | Sequence[str], **options: Any) -> Tensor:
+        """What texts mean to the model: vectors of length 1, whose inner products say how alike they are.
+
+        Args:
+            text: one text, or many, which are read together.
+            options: layer, pooling and dimensions, as in `sample.embedding.embedding_steps`.
+
+        Returns:
+            float32 on the CPU, one vector (E,) or a row for each text (N, E).
+
+        Raises:
+            ValueError: an empty text, or a number out of range.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        tokens = self.tokenizer.encode_batch(texts)
+        found_NE = embed(self, tokens, **options)
+        return found_NE[0] if isinstance(text, str) else found_NE
 
     def _write(
         self, text: str | Sequence[str], max_tokens: int, *, template: bool, length: int | None = None, **options: Any

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from starlette.middleware.cors import CORSMiddleware
 
-from sfumato.serve import chat, completions, denoise, errors, feedback, operations
+from sfumato.serve import chat, completions, denoise, embeddings, errors, feedback, operations
 from sfumato.serve.middleware import CheckHost, Guard, LimitBody
 from sfumato.serve.page import HEADERS, page_router
 from sfumato.serve.reference import reference
@@ -51,7 +51,7 @@ def create_app(
     app = FastAPI(title=TITLE, description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = here
     errors.install(app)
-    for room in (chat, completions, denoise, feedback, operations):
+    for room in (chat, completions, embeddings, denoise, feedback, operations):
         app.include_router(room.router)
     app.openapi = lambda: _description(app)
 

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from sfumato import rng
 from sfumato.sample.front import Front
+from sfumato.sample.influence import Influence
 from sfumato.serve.constraints import Wanted
 from sfumato.serve.edits import edited_row
 from sfumato.serve.engine import Probe
@@ -45,7 +46,7 @@ async def influence(body: InfluenceRequest, http: Request) -> Response:
     owner, model = here.owner(http), here.model(body.model)
     _check_tokens(model.front, body.tokens, "tokens")
     probe = Probe(new_id("inf"), model.name, model.version, tuple(body.tokens), body.position, owner)
-    found = await answer_of(here, http, probe)
+    found: Influence = await answer_of(here, http, probe)
     piece = _pieces(model.front)
     return JSONResponse(
         {

@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from itertools import count
 
+import numpy as np
+from torch import Tensor
+
 from sfumato.sample.decoder import Decoder, Request
+from sfumato.sample.embedding import embedding_steps
 from sfumato.sample.influence import Influence, influence_steps
 from sfumato.sample.language_model import LanguageModel
 from sfumato.sample.prefix import PrefixStore
@@ -49,13 +53,30 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Texts to embed: tokens of each, without special ones."""
+
+    id: str
+    model: str
+    version: str
+    texts: tuple[tuple[int, ...], ...]
+    dimensions: int | None = None
+    owner: str = ""
+
+
+Question = Probe | Reading
+"""What is answered without writing anything."""
+
+
+@dataclass(frozen=True)
 class Update:
-    """News of one row of a job; the last has an event that is done, an influence or an error."""
+    """News of one row of a job; the last has an event that is done, an answer or an error."""
 
     job: str
     row: int = 0
     event: Event | None = None
-    influence: Influence | None = None
+    answer: Influence | np.ndarray | None = None
+    """To a question; of a reading float32, a row for each text."""
     error: str = ""
     """One line for the user; the row is gone."""
     fault: bool = False
@@ -101,7 +122,7 @@ class Engine:
         self.rows, self._alone, self._prefix_bytes = rows, batch_invariant, prefix_bytes
         self._lanes: dict[ModelKey, _Lane] = {}
         self._waiting: dict[str, deque[tuple[Job, int]]] = {}  # by owner
-        self._probes: deque[tuple[Probe, Iterator[Influence | None]]] = deque()
+        self._questions: deque[tuple[Question, Iterator[Influence | Tensor | None]]] = deque()
         self._served: dict[str, int] = {}  # when an owner's last row began, in rows of all owners
         self._clock = count(1)
         self._past = Stats()  # of models that are gone
@@ -119,14 +140,16 @@ class Engine:
             lane.retired = True
             self._sweep()
 
-    def submit(self, job: Job | Probe) -> list[Update]:
+    def submit(self, job: Job | Question) -> list[Update]:
         """Queue the rows of a job; gives an error for each where the model is unknown."""
         if (job.model, job.version) not in self._lanes:
             rows = range(len(job.rows) if isinstance(job, Job) else 1)
             return [Update(job.id, i, error=f"model {job.model!r} is not loaded") for i in rows]
+        model = self._lanes[job.model, job.version].model
         if isinstance(job, Probe):
-            model = self._lanes[job.model, job.version].model
-            self._probes.append((job, influence_steps(model, job.tokens, job.place)))
+            self._questions.append((job, influence_steps(model, job.tokens, job.place)))
+        elif isinstance(job, Reading):
+            self._questions.append((job, embedding_steps(model, job.texts, dimensions=job.dimensions)))
         else:
             queue = self._waiting.setdefault(job.owner, deque())
             queue.extend((job, i) for i in range(len(job.rows)))
@@ -143,7 +166,7 @@ class Engine:
             self._waiting[owner] = left
             if not left:
                 del self._waiting[owner]
-        self._probes = deque(one for one in self._probes if not meant(one[0].id, 0))
+        self._questions = deque(one for one in self._questions if not meant(one[0].id, 0))
         for lane in self._lanes.values():
             lane.cancel([key for key, running in lane.running.items() if meant(running.job.id, running.row)])
         self._sweep()
@@ -161,12 +184,12 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self.running or self.queued or self._probes)
+        return bool(self.running or self.queued or self._questions)
 
     def step(self) -> list[Update]:
         """One step of every running row, after those that wait have taken the free places."""
         updates = list(self._admit())
-        if self._probes:
+        if self._questions:
             updates += self._answer()
         for lane in list(self._lanes.values()):
             updates += lane.step()
@@ -201,20 +224,20 @@ class Engine:
 
     def _answer(self) -> list[Update]:
         """One forward for the first of those who ask; the others take turns with it."""
-        probe, steps = self._probes.popleft()
+        question, steps = self._questions.popleft()
         try:
             found = next(steps)
         except Exception as error:
-            return [_refused(probe.id, 0, error)]
+            return [_refused(question.id, 0, error)]
         if found is None:
-            self._probes.append((probe, steps))
+            self._questions.append((question, steps))
             return []
-        return [Update(probe.id, influence=found)]
+        return [Update(question.id, answer=found.numpy() if isinstance(found, Tensor) else found)]
 
     def _sweep(self) -> None:
         """Let go of models that are retired and have nothing left to do."""
         needed = {(job.model, job.version) for queue in self._waiting.values() for job, _ in queue}
-        needed |= {(probe.model, probe.version) for probe, _ in self._probes}
+        needed |= {(asked.model, asked.version) for asked, _ in self._questions}
         for key, lane in list(self._lanes.items()):
             if lane.retired and not lane.running and key not in needed:
                 self._past += lane.stats()

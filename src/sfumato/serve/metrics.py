@@ -23,6 +23,7 @@ class Metrics:
         """All at zero, in a registry of their own."""
         registry = self.registry = CollectorRegistry()
         self._committed = Counter("committed_tokens", "Tokens written", ["model"], registry=registry)
+        self._embedded = Counter("embedded_tokens", "Tokens read for embeddings", ["model"], registry=registry)
         self._nfe = Counter("nfe", "Forward passes, summed over texts", ["model"], registry=registry)
         self._tpf = Histogram("tokens_per_forward", "Of a request", buckets=TPF, registry=registry)
         self._latency = Histogram("request_seconds", "To the answer", ["path"], buckets=SECONDS, registry=registry)
@@ -57,6 +58,10 @@ class Metrics:
         totals = self.models.setdefault(model, {"requests": 0, "tokens": 0, "nfe": 0})
         for name, value in (("requests", 1), ("tokens", tokens), ("nfe", nfe)):
             totals[name] += value
+
+    def embedded(self, model: str, tokens: int) -> None:
+        """A request's texts are embedded."""
+        self._embedded.labels(model).inc(tokens)
 
     def answered(self, path: str, status: int, seconds: float | None) -> None:
         """An answer was sent; seconds only of those that count as latency."""

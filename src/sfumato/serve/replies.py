@@ -147,6 +147,30 @@ class InfluenceReply(BaseModel):
     influence: list[Influenced]
 
 
+class EmbeddingUsage(BaseModel):
+    """OpenAI's usage, where nothing is written."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embedding(BaseModel):
+    """What one text means: numbers, or as base64 the bytes of little-endian float32."""
+
+    object: str
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingList(BaseModel):
+    """A response of `/v1/embeddings`."""
+
+    object: str
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
 class Tokens(BaseModel):
     """A response of `/tokenize`."""
 

@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
+from typing import Any
 
 from fastapi import Request
 
-from sfumato.sample.influence import Influence
-from sfumato.serve.engine import Job, Probe, Update
+from sfumato.serve.engine import Job, Question, Update
 from sfumato.serve.errors import ApiError, BadRequest, from_value_error
 from sfumato.serve.service import FIELDS, RETRY_SECONDS, Service
 from sfumato.serve.streams import RowView
@@ -66,7 +66,7 @@ async def _written(
                 return
 
 
-async def _updates(service: Service, http: Request, job: Job | Probe) -> AsyncGenerator[Update, None]:
+async def _updates(service: Service, http: Request, job: Job | Question) -> AsyncGenerator[Update, None]:
     """What a worker says of a job; what it raises is raised as an answer."""
     try:
         async with aclosing(_until(http, service.workers.run(job))) as updates:
@@ -149,15 +149,15 @@ class Stopwatch:
         return time.perf_counter() - self._start
 
 
-async def answer_of(service: Service, http: Request, probe: Probe) -> Influence:
-    """What the network answers to a question.
+async def answer_of(service: Service, http: Request, question: Question) -> Any:
+    """What the network answers to a question: an `Influence`, or the embeddings of a reading.
 
     Raises:
         ApiError: as `advance`.
         Gone: as `advance`.
     """
-    async with aclosing(_updates(service, http, probe)) as updates:
+    async with aclosing(_updates(service, http, question)) as updates:
         async for update in updates:
-            if update.influence:
-                return update.influence
+            if update.answer is not None:
+                return update.answer
     raise Gone

@@ -6,7 +6,8 @@ nothing, since many clients send them always.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from sfumato.sample.remask import STRATEGIES
 from sfumato.sample.settings import SAMPLERS
@@ -14,6 +15,8 @@ from sfumato.sample.watch import RUNNERS_UP
 
 MOST_TEXTS = 32
 """Texts that one request may ask for."""
+MOST_INPUTS = 2048
+"""Texts that one request may have embedded."""
 STOPS = 4
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -276,6 +279,30 @@ class InfluenceRequest(Strict):
     model: Label | None = None
     tokens: Tokens
     position: Annotated[int, Field(ge=0)]
+
+
+def _texts_only(value: Any) -> Any:
+    """Refuse tokens by name: they would be another tokenizer's."""
+    first = value[0] if isinstance(value, list) and value else None
+    if isinstance(first, (int, list)) and not isinstance(first, bool):
+        raise PydanticCustomError("tokens", "token ids of another tokenizer mean nothing here; send texts")
+    return value
+
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class EmbeddingRequest(Strict):
+    """`POST /v1/embeddings`."""
+
+    model: Annotated[str, Field(max_length=256)] | None = Field(None, description="default: the first one served")
+    input: Annotated[
+        NonEmpty | Annotated[list[NonEmpty], Field(min_length=1, max_length=MOST_INPUTS, fail_fast=True)],
+        BeforeValidator(_texts_only),
+    ]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="keep the first so many")
+    user: Label | None = None
 
 
 class TokenizeRequest(Strict):

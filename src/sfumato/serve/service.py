@@ -35,6 +35,7 @@ FIELDS = {"block": "block_length", "prompt": "prompt", "template": "template", "
         *("steps", "sampler", "threshold", "factor", "entropy_bound", "top_k", "top_p", "temperature", "patience"),
         *("eta", "kappa", "remask", "corrections", "sites", "edit_threshold", "edit_steps", "clamp", "max_tokens"),
         *("regex", "choice", "grammar", "response_format", "tools", "messages", "tokens", "position", "edits"),
+        *("input", "dimensions"),
     ),
     "",
 )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from sfumato.serve.engine import Engine, Job, Probe, Stats, Update
+from sfumato.serve.engine import Engine, Job, Probe, Reading, Stats, Update
 
 if TYPE_CHECKING:
     from sfumato.sample.language_model import LanguageModel
@@ -131,7 +131,7 @@ class _Worker:
 
     def _hear(self, message: object) -> None:
         match message:
-            case Job() | Probe():
+            case Job() | Probe() | Reading():
                 if updates := self.engine.submit(message):
                     self.pipe.send(News(updates))
             case Cancel(job, row):

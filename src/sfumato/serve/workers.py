@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from sfumato.sample.front import Front
-from sfumato.serve.engine import Job, Probe, Stats, Update
+from sfumato.serve.engine import Job, Question, Stats, Update
 from sfumato.serve.worker import Cancel, Load, Loaded, News, Retire, WorkerConfig, work
 
 RESTART_AFTER = 1.0  # seconds until a worker that died is replaced
@@ -156,7 +156,7 @@ class Workers:
         """A model's front, to make rows with, and its version, for the job."""
         return self.fronts[name], self.versions[name]
 
-    async def run(self, job: Job | Probe) -> AsyncIterator[Update]:
+    async def run(self, job: Job | Question) -> AsyncIterator[Update]:
         """Send a job off and give its updates until all its rows are done; closing it earlier drops the rows.
 
         Raises:
@@ -303,7 +303,7 @@ class Workers:
                 return  # it is gone; the reading thread notices
             except Exception:  # what cannot be pickled; nothing of it was sent
                 log.exception("a request cannot be handed to a worker")
-                if isinstance(message, (Job, Probe)):
+                if isinstance(message, Job | Question):
                     lost = Update(message.id, _ALL, error="this request cannot be handed to a worker", fault=True)
                     self._loop.call_soon_threadsafe(self._hear, worker, News([lost]))
             if message is None:
