@@ -13,8 +13,9 @@ import argparse
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -26,6 +27,8 @@ QUALITY = {"careful": 0.90, "balanced": 0.75, "fast": 0.50}
 """Mean of what a judge would give, from 0 to 1."""
 PACE = {"careful": 0.10, "balanced": 0.05, "fast": 0.015}
 """Mean seconds a token."""
+SPREAD = 0.3
+"""Standard deviation of the logarithm of a latency."""
 TOKENS = 48
 
 
@@ -38,14 +41,14 @@ class Taste:
 
     def likes(self, preset: str, z: float = 0.0) -> float:
         """Probability of a thumb up."""
-        pace = PACE[preset] * math.exp(0.3 * z)
+        pace = PACE[preset] * math.exp(SPREAD * z)
         return 1 / (1 + math.exp(-(self.quality * (QUALITY[preset] - 0.6) - self.seconds * (pace * TOKENS - 2.0))))
 
 
 KINDS = {
     "chat": Taste(quality=2.0, seconds=0.9),
     "completion": Taste(quality=8.0, seconds=0.1),
-    "infill": Taste(quality=6.0, seconds=0.5),
+    "infill": Taste(quality=10.0, seconds=0.7),
     "structured": Taste(quality=8.0, seconds=0.1),
 }
 AFTER = KINDS | {"structured": Taste(quality=1.0, seconds=1.0)}
@@ -58,80 +61,63 @@ def utilities(tastes: Mapping[str, Taste], utility: Utility) -> dict[str, dict[s
 
     def expected(taste: Taste, preset: str) -> float:
         good = sum(taste.likes(preset, z) for z in spread) / len(spread)
-        speed = sum(utility.speed(PACE[preset] * math.exp(0.3 * z), 1) for z in spread) / len(spread)
+        speed = sum(utility.speed(PACE[preset] * math.exp(SPREAD * z), 1) for z in spread) / len(spread)
         return (1 - utility.weight) * good + utility.weight * speed
 
     return {kind: {preset: expected(taste, preset) for preset in PRESETS} for kind, taste in tastes.items()}
 
 
-def simulate(seed: int, requests: int, rate: float, delay: int, chooser: Callable, utility: Utility) -> list[dict]:
-    """One run; `chooser(kind, controller)` names the preset, and the controller is told whatever happens."""
+def simulate(seed: int, requests: int, rate: float, delay: int, utility: Utility) -> list[dict]:
+    """One run: for each request its kind, the preset that was chosen, and the expected utility and regret of that."""
     controller, waiting, told = Controller(utility, seed), deque(), []
-    before, after = utilities(KINDS, utility), utilities(AFTER, utility)
+    worlds = [(tastes, utilities(tastes, utility)) for tastes in (KINDS, AFTER)]
     for number in range(requests):
-        late = number >= requests // 2
-        tastes, worth = (AFTER, after) if late else (KINDS, before)
+        tastes, worth = worlds[number >= requests // 2]
         kind = list(KINDS)[number % len(KINDS)]
-        preset = chooser(kind, controller)
+        preset = controller.choose(kind, PRESETS).preset
         z = float(rng.normal(seed, number, 1))
         judged, liked = rng.uniform(seed, number, torch.tensor([2, 3])).tolist()
-        controller.responded(kind, preset, PACE[preset] * math.exp(0.3 * z) * TOKENS, TOKENS)
+        controller.responded(kind, preset, PACE[preset] * math.exp(SPREAD * z) * TOKENS, TOKENS)
         if judged < rate:
             waiting.append((number + delay, kind, preset, float(liked < tastes[kind].likes(preset, z))))
         while waiting and waiting[0][0] <= number:
             controller.judged(*waiting.popleft()[1:])
-        best = max(worth[kind].values())
-        told.append(
-            {"kind": kind, "preset": preset, "utility": worth[kind][preset], "regret": best - worth[kind][preset]}
-        )
+        found, best = worth[kind][preset], max(worth[kind].values())
+        told.append({"kind": kind, "preset": preset, "utility": found, "regret": best - found})
     return told
-
-
-def learned(kind: str, controller: Controller) -> str:
-    return controller.choose(kind, PRESETS).preset
 
 
 def interval(values: list[float]) -> tuple[float, float]:
     """Mean, and half the width of its 95 % interval."""
     mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, math.inf
-    sd = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    sd = math.sqrt(sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1))
     return mean, 1.96 * sd / math.sqrt(len(values))
 
 
 def compare(seeds: int, requests: int, rate: float, delay: int, utility: Utility) -> dict:
-    """Utility and regret of the controller and of every fixed preset, with intervals over the seeds."""
-    worth = utilities(KINDS, utility), utilities(AFTER, utility)
-    fixed = {p: sum(sum(w[k][p] for k in KINDS) for w in worth) / (2 * len(KINDS)) for p in PRESETS}
-    best = sum(sum(max(w[k].values()) for k in KINDS) for w in worth) / (2 * len(KINDS))
-    runs = [simulate(seed, requests, rate, delay, learned, utility) for seed in range(seeds)]
-    parts = {}
-    for part in range(8):
-        cut = slice(part * requests // 8, (part + 1) * requests // 8)
-        parts[part] = interval([sum(r["regret"] for r in run[cut]) / len(run[cut]) for run in runs])
+    """Utility and regret of the controller, with intervals over the seeds, beside those of every fixed preset."""
+    worlds = utilities(KINDS, utility), utilities(AFTER, utility)
+    runs = [simulate(seed, requests, rate, delay, utility) for seed in range(seeds)]
     ends = {}
-    for name, world, cut in (
-        ("before", worth[0], slice(3 * requests // 8, requests // 2)),
-        ("after", worth[1], slice(7 * requests // 8, requests)),
-    ):
+    for name, worth, end in zip(("before", "after"), worlds, (requests // 2, requests), strict=True):
         for kind in KINDS:
-            top = max(world[kind], key=world[kind].__getitem__)
-            share = [
-                sum(r["preset"] == top for r in run[cut] if r["kind"] == kind)
-                / sum(r["kind"] == kind for r in run[cut])
-                for run in runs
-            ]
-            ends[f"{kind}, {name}"] = {"best": top, "chosen": interval(share)}
+            best = max(worth[kind], key=worth[kind].__getitem__)
+            last = [[r["preset"] == best for r in run[end - requests // 8 : end] if r["kind"] == kind] for run in runs]
+            ends[f"{kind}, {name}"] = {"best": best, "chosen": interval([sum(part) / len(part) for part in last])}
+    parts = [slice(part * requests // 8, (part + 1) * requests // 8) for part in range(8)]
     return {
         "controller": interval([sum(r["utility"] for r in run) / len(run) for run in runs]),
-        "second_best_known_per_kind": best,
-        "fixed": fixed,
-        "best_possible": best,
-        "regret_by_eighth": parts,
+        "fixed": {name: _mean(worth[kind][name] for worth in worlds for kind in KINDS) for name in PRESETS},
+        "best_possible": _mean(max(worth[kind].values()) for worth in worlds for kind in KINDS),
+        "regret_by_eighth": [interval([_mean(r["regret"] for r in run[part]) for run in runs]) for part in parts],
         "best_preset_chosen": ends,
         "presets_used": sorted({r["preset"] for run in runs for r in run}),
     }
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
 
 
 def main() -> None:
@@ -144,7 +130,17 @@ def main() -> None:
     parser.add_argument("--out", default="", help="write the figures as JSON to this file")
     args = parser.parse_args()
     found = compare(args.seeds, args.requests, args.rate, args.delay, Utility())
-    print(json.dumps(found, indent=1))
+    if args.out:
+        Path(args.out).write_text(json.dumps(vars(args) | found, indent=1) + "\n", encoding="utf-8")
+    print("utility     mean  95 % interval of the mean")
+    print("controller  {:.3f} +- {:.3f}".format(*found["controller"]))
+    for name, mean in [*found["fixed"].items(), ("the best of each kind", found["best_possible"])]:
+        print(f"{name:<11} {mean:.3f}")
+    print("\nregret in each eighth of the requests; users change in the middle")
+    print("  ".join("{:.3f} +- {:.3f}".format(*part) for part in found["regret_by_eighth"]))
+    print("\nhow often the best preset is chosen at the end of each half")
+    for kind, end in found["best_preset_chosen"].items():
+        print("{:<19} {:<9} {:.2f} +- {:.2f}".format(kind, end["best"], *end["chosen"]))
 
 
 if __name__ == "__main__":
