@@ -10,7 +10,8 @@ what is believed of it, and the preset with the largest draw is used. So each is
 to be the best, also while judgements of earlier responses are still on their way. Quality is learned only from
 responses that somebody judged, speed from all.
 
-Beliefs are normal with variance 1 / (4 (n + prior)), as for the mean of n numbers between 0 and 1. What was learned
+What is believed of a mean is normal with variance 1 / (4 (n + prior)), the largest that the mean of so many numbers
+between 0 and 1 can have. What was learned
 fades with every judgement, so that a change of mind is followed. Where nobody judges, nothing is tried out: after
 `trials` responses without a judgement of their kind it uses what is known to be best, which at first is the default.
 
@@ -30,7 +31,7 @@ import torch
 from sfumato import rng
 from sfumato.config import from_mapping, option
 
-_QUALITY, _SPEED = 61, 62  # draw purposes
+_DRAW = 61  # draw purpose
 
 
 @dataclass(frozen=True)
@@ -131,14 +132,16 @@ class Controller:
 
     def estimates(self, kind: str, presets: Sequence[str]) -> dict[str, Estimate]:
         """What is believed of presets now."""
-        seen = self.kinds.get(kind, Kind())
-        arms = [seen.arms.get(name, Arm()) for name in presets]
-        qualities = self._beliefs([(arm.good, arm.judged) for arm in arms], _QUALITY)
-        speeds = self._beliefs([(arm.fast, arm.timed) for arm in arms], _SPEED)
-        weight, found = self.utility.weight, {}
-        for name, arm, quality, speed in zip(presets, arms, qualities, speeds, strict=True):
-            utility, drawn = ((1 - weight) * q + weight * s for q, s in zip(quality, speed, strict=True))
-            found[name] = Estimate(quality[0], speed[0], utility, arm.judged, drawn)
+        seen, weight, prior = self.kinds.get(kind, Kind()), self.utility.weight, self.utility.prior
+        z = rng.normal(self.seed, self.decisions, _DRAW, torch.arange(len(presets))).tolist()
+        found = {}
+        for name, drawn in zip(presets, z, strict=True):
+            arm = seen.arms.get(name, Arm())
+            judged, timed = arm.judged + prior, arm.timed + prior
+            quality, speed = (arm.good + 0.5 * prior) / judged, (arm.fast + 0.5 * prior) / timed
+            utility = (1 - weight) * quality + weight * speed
+            sd = 0.5 * ((1 - weight) ** 2 / judged + weight**2 / timed) ** 0.5
+            found[name] = Estimate(quality, speed, utility, arm.judged, utility + sd * drawn)
         return found
 
     def responded(self, kind: str, preset: str, seconds: float, tokens: int) -> None:
@@ -176,16 +179,6 @@ class Controller:
             arms = {preset: from_mapping(Arm, arm, f"{where}: {preset}") for preset, arm in seen.arms.items()}
             kinds[name] = Kind(arms, seen.unjudged)
         return cls(utility, saved.seed, saved.decisions, kinds)
-
-    def _beliefs(self, sums: Sequence[tuple[float, float]], purpose: int) -> list[tuple[float, float]]:
-        """Mean, and a draw, of what is believed of each of several means, given sums and counts."""
-        prior = self.utility.prior
-        normal = rng.normal(self.seed, self.decisions, purpose, torch.arange(len(sums))).tolist()
-        means = [(total + 0.5 * prior) / (count + prior) for total, count in sums]
-        return [
-            (mean, mean + 0.5 * z * (count + prior) ** -0.5)
-            for mean, z, (_, count) in zip(means, normal, sums, strict=True)
-        ]
 
     def _faded(self, kind: str, preset: str, *names: str) -> Arm:
         """The arm that something new is known of, after what was known of its kind has faded."""
