@@ -10,14 +10,13 @@ the chosen one; every fixed preset for all kinds is run on the same users.
 """
 
 import argparse
-import json
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from bench import add_flags, begin, finish, machine, print_table
 
 from sfumato import rng
 from sfumato.sample.controller import Controller, Utility
@@ -123,24 +122,30 @@ def _mean(values: Iterable[float]) -> float:
 def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_flags(parser)
     parser.add_argument("--seeds", type=int, default=20, help="runs (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=4000, help="of each run (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=0.3, help="share that is judged (default: %(default)s)")
     parser.add_argument("--delay", type=int, default=20, help="requests until then (default: %(default)s)")
-    parser.add_argument("--out", default="", help="write the figures as JSON to this file")
     args = parser.parse_args()
+    about = machine(*begin(args))
     found = compare(args.seeds, args.requests, args.rate, args.delay, Utility())
-    if args.out:
-        Path(args.out).write_text(json.dumps(vars(args) | found, indent=1) + "\n", encoding="utf-8")
-    print("utility     mean  95 % interval of the mean")
-    print("controller  {:.3f} +- {:.3f}".format(*found["controller"]))
-    for name, mean in [*found["fixed"].items(), ("the best of each kind", found["best_possible"])]:
-        print(f"{name:<11} {mean:.3f}")
-    print("\nregret in each eighth of the requests; users change in the middle")
-    print("  ".join("{:.3f} +- {:.3f}".format(*part) for part in found["regret_by_eighth"]))
-    print("\nhow often the best preset is chosen at the end of each half")
-    for kind, end in found["best_preset_chosen"].items():
-        print("{:<19} {:<9} {:.2f} +- {:.2f}".format(kind, end["best"], *end["chosen"]))
+    rows = [("controller", *found["controller"])]
+    rows += [(f"{name}, for all kinds", mean, None) for name, mean in found["fixed"].items()]
+    rows += [("the best for each kind, known before", found["best_possible"], None)]
+    print_table(
+        ("settings", "utility", "+-"), [(name, f"{mean:.3f}", f"{w:.3f}" if w else "") for name, mean, w in rows]
+    )
+    print()
+    regrets = [(f"{part + 1}", *regret) for part, regret in enumerate(found["regret_by_eighth"])]
+    print_table(("eighth of the requests", "regret", "+-"), [(part, f"{m:.3f}", f"{w:.3f}") for part, m, w in regrets])
+    print()
+    ends = [(kind, end["best"], *end["chosen"]) for kind, end in found["best_preset_chosen"].items()]
+    print_table(
+        ("at the end of each half", "best", "chosen", "+-"),
+        [(kind, best, f"{m:.0%}", f"{w:.0%}") for kind, best, m, w in ends],
+    )
+    finish(args.json, about, ["intervals are 95 % of the mean over seeds"], **found)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ REMEMBERED = 10_000
 """Responses of which it is known how they were written."""
 SAVE_SECONDS = 5.0
 """How much of what was timed, but not judged, may be lost."""
-COMPARED = 2000
+COMPARED = 500
 """Characters of a correction that are compared with the text."""
 
 log = logging.getLogger("sfumato.serve")

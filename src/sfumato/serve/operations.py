@@ -166,7 +166,7 @@ async def controller(http: Request) -> Response:
 async def reset(body: ResetRequest, http: Request) -> Response:
     """Forget what was learned about the settings of a model."""
     here = service(http)
-    _check_operator(here, http, "forgetting needs a key: start the server with --api-key-file, or delete its file")
+    _check_operator(here, http, "forgetting needs a key: start the server with --api-key-file, or delete --adapt-file")
     name = here.model(body.model).name
     if here.adapting is None:
         raise ApiError(404, "this server adapts no settings; start it with --adapt", code="not_found")
