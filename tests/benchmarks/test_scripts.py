@@ -241,3 +241,22 @@ def test_wrong_answers_are_noticed(fuzz_structured: ModuleType):
     assert refused() == "refused" and refused(param=None) == refused(message="a\nb") == refused(type="x") == "wrong"
     assert fuzz_structured.verdict(None, {"status": "ReadTimeout", "reply": None})[0] == "errors"
     assert fuzz_structured.verdict(None, {"status": 500, "reply": {}})[0] == "errors"
+
+
+@pytest.fixture
+def controller(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("controller")
+
+
+def test_simulated_users_get_more_of_what_they_want_than_from_any_fixed_settings(controller: ModuleType):
+    found = controller.compare(2, 1600, rate=0.5, delay=20, utility=controller.Utility())
+    mean, _ = found["controller"]
+    assert all(mean > fixed + 0.03 for fixed in found["fixed"].values()) and mean < found["best_possible"]
+    regret = [mean for mean, _ in found["regret_by_eighth"]]
+    assert regret[3] < 0.6 * regret[0]  # it learns
+    assert regret[7] < 0.5 * regret[4]  # and again, when users want something else
+    assert found["presets_used"] == sorted(controller.PRESETS)
+    ends = found["best_preset_chosen"]
+    assert ends["structured, before"]["best"] == "careful" and ends["structured, after"]["best"] == "fast"
+    assert ends["chat, after"]["chosen"][0] > 0.75 and ends["structured, after"]["chosen"][0] > 0.6

@@ -61,6 +61,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, talk: Path) -> Iterator[Ser
     keys.write_text(f"page:{KEY}\n", encoding="utf-8")
     flags = ["--model", f"tiny,tiny-ar,{talk}", "--port", "0", "--threads", "1", "--dtype", "float32", "--grace", "0"]
     flags += ["--api-key-file", str(keys), "--feedback-url", f"sqlite:///{database}"]
+    flags += ["--adapt", "--adapt-file", str(folder / "controller.json")]
     command = [sys.executable, "-m", "sfumato", "serve", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -189,10 +190,13 @@ def test_two_models_race_and_the_dashboard_counts_them(opened: Any):
     race.get_by_text("You prefer B.").wait_for()
     opened.get_by_role("tab", name="Dashboard").click()
     dashboard = opened.locator("#dashboard")
-    dashboard.get_by_text("tiny-ar").wait_for()
+    dashboard.get_by_role("region", name="Models").get_by_text("tiny-ar").wait_for()
     # The arrow keys passed over this tab: until the next answer it shows what it heard then.
     dashboard.locator("dl div", has_text="preferences").get_by_text("1", exact=True).wait_for()
     assert int(dashboard.locator(".tile", has_text="Requests").locator("strong").inner_text()) >= 2
+    adapted = dashboard.get_by_role("region", name="Adapting settings")
+    row = adapted.locator("tr", has_text="tiny-ar").filter(has_text="balanced")
+    assert len(row.locator("td").all_inner_texts()) == 7 and adapted.locator("tr.best").count() >= 1
 
 
 @pytest.mark.browser

@@ -8,6 +8,7 @@ from sfumato.cli.chosen import DEVICES, DTYPES
 from sfumato.config import ConfigError, option, parse
 
 if TYPE_CHECKING:
+    from sfumato.serve.adapting import Adapting
     from sfumato.serve.worker import WorkerConfig
     from sfumato.store.feedback import FeedbackStore
 
@@ -32,6 +33,9 @@ class Options:
     device: str = option("auto", "where to compute", DEVICES)
     dtype: str = option("auto", "arithmetic; auto takes bfloat16 only where it is faster", DTYPES)
     feedback_url: str = option("", "where feedback is kept: a file, a database's URL, or none (default: see docs)")
+    adapt: bool = option(False, "learn from feedback and latency which settings suit requests that choose none")
+    presets: str = option("", "adapt: TOML file with settings to choose from, beside those of the package")
+    adapt_file: str = option("", "adapt: where what is learned is kept (default: beside the feedback)")
     cors_origin: tuple[str, ...] = option((), "other sites whose pages may ask, such as https://app.example")
     max_body: int = option(1 << 20, "largest request, in bytes", at_least=1024)
     log_prompts: bool = option(False, "write prompts to the log")
@@ -56,6 +60,7 @@ def run(words: list[str], out: TextIO) -> None:
     log.setLevel(logging.INFO if options.log_prompts else logging.WARNING)
     keys = Keys.read(options.api_key_file) if options.api_key_file else Keys()
     models, store = _models(options.model), _store(options.feedback_url)
+    adapting = _adapting(options, models)
     sock = server.listen(options.host, options.port)
     local = options.host in LOCAL
     if not keys.digests and not local:
@@ -70,7 +75,7 @@ def run(words: list[str], out: TextIO) -> None:
         log_prompts=options.log_prompts,
         grace=options.grace,
     )
-    app = create_app(workers, behaviour, store, manage=False)
+    app = create_app(workers, behaviour, store, adapting, manage=False)
     server.run(app, app.state.service, sock, out)
 
 
@@ -131,3 +136,27 @@ def _store(url: str) -> "FeedbackStore | None":
     from sfumato.store.urls import default_url
 
     return FeedbackStore(url or default_url())
+
+
+def _adapting(options: Options, models: dict[str, str]) -> "Adapting | None":
+    """Who chooses settings for requests that choose none.
+
+    Raises:
+        ValueError: flags, presets or a file that cannot be used.
+    """
+    if not options.adapt:
+        if options.presets or options.adapt_file:
+            raise ConfigError(f"--{'presets' if options.presets else 'adapt-file'}: only has a meaning with --adapt")
+        return None
+    if options.feedback_url == "none":
+        raise ConfigError("--adapt learns from feedback, but --feedback-url is none; leave that out, or name a file")
+    from sfumato.sample.front import Front
+    from sfumato.sample.presets import read_presets
+    from sfumato.serve.adapting import Adapting
+    from sfumato.store.urls import default_file
+
+    path = Path(options.adapt_file).expanduser() if options.adapt_file else default_file("controller.json")
+    adapting = Adapting(path, tables=read_presets(options.presets) if options.presets else None)
+    for name, folder in models.items():
+        adapting.check(name, Front.load(folder))
+    return adapting

@@ -17,6 +17,7 @@ from sfumato.serve.service import Options, Service
 from sfumato.serve.workers import Workers
 
 if TYPE_CHECKING:
+    from sfumato.serve.adapting import Adapting
     from sfumato.store.feedback import FeedbackStore
 
 TITLE = "Sfumato"
@@ -24,7 +25,12 @@ ABOUT = "Diffusion language models behind the API of OpenAI, and what only they 
 
 
 def create_app(
-    workers: Workers, options: Options | None = None, store: "FeedbackStore | None" = None, *, manage: bool = True
+    workers: Workers,
+    options: Options | None = None,
+    store: "FeedbackStore | None" = None,
+    adapting: "Adapting | None" = None,
+    *,
+    manage: bool = True,
 ) -> FastAPI:
     """The server as an ASGI application.
 
@@ -32,9 +38,10 @@ def create_app(
         workers: decode.
         options: how it behaves.
         store: where feedback goes; None = it is refused.
+        adapting: chooses settings for requests that choose none; None = those are the model's own.
         manage: start and stop the workers with the application; else whoever made them does.
     """
-    here = Service(workers, options or Options(), store)
+    here = Service(workers, options or Options(), store, adapting)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -63,6 +63,8 @@ async def give_feedback(body: FeedbackRequest, http: Request) -> Response:
         message = "the feedback could not be stored; try again"
         raise ApiError(503, message, code="not_stored", retry_after=5) from None
     here.metrics.stored(_counted(feedback))
+    if here.adapting and await loop.run_in_executor(here.disk, here.adapting.judged, feedback, texts):
+        here.keep_learned()
     return JSONResponse({"id": feedback.id, "stored": True}, 201)
 
 

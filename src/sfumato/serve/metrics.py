@@ -75,10 +75,11 @@ class Metrics:
         self._feedback.labels(kind).inc()
         self.feedback[kind] = self.feedback.get(kind, 0) + 1
 
-    def text(self, workers: Mapping[str, Any]) -> bytes:
-        """In the text format of Prometheus, with what the workers counted."""
+    def text(self, workers: Mapping[str, Any], learned: Mapping[str, Any]) -> bytes:
+        """In the text format of Prometheus, with what the workers counted and the controller has learned."""
         registry = CollectorRegistry()
         registry.register(_WorkerNumbers(workers))
+        registry.register(_Learned(learned))
         return generate_latest(self.registry) + generate_latest(registry)
 
     def tokens_per_second(self) -> float:
@@ -121,3 +122,23 @@ class _WorkerNumbers:
         buckets.append(("+Inf", sum(batch.values())))
         total = sum(size * n for size, n in batch.items())
         yield HistogramMetricFamily("step_batch_size", "Rows in a step", buckets=buckets, sum_value=total)
+
+
+class _Learned:
+    """What the controller believes of presets, as metrics."""
+
+    def __init__(self, models: Mapping[str, Any]):
+        self.models = models
+
+    def collect(self) -> Iterator[Any]:
+        """By model, kind of request and preset."""
+        labels = ["model", "kind", "preset"]
+        used = CounterMetricFamily("controller_decisions", "Requests that got a preset", labels=labels)
+        utility = GaugeMetricFamily("controller_utility", "Utility that a preset is believed to have", labels=labels)
+        for model, learned in self.models.items():
+            for kind, presets in learned["kinds"].items():
+                for preset, believed in presets.items():
+                    used.add_metric([model, kind, preset], believed["used"])
+                    utility.add_metric([model, kind, preset], believed["utility"])
+        yield used
+        yield utility

@@ -9,8 +9,18 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from sfumato.serve.errors import ApiError, BadRequest
-from sfumato.serve.replies import Cancelled, Health, ModelFacts, ModelList, Reloaded, Tokens, answers
-from sfumato.serve.schemas import CancelRequest, ReloadRequest, TokenizeRequest
+from sfumato.serve.replies import (
+    Cancelled,
+    ControllerReply,
+    Health,
+    ModelFacts,
+    ModelList,
+    Reloaded,
+    Reset,
+    Tokens,
+    answers,
+)
+from sfumato.serve.schemas import CancelRequest, ReloadRequest, ResetRequest, TokenizeRequest
 from sfumato.serve.service import Service, service
 
 log = logging.getLogger("sfumato.serve")
@@ -91,7 +101,8 @@ async def ready(http: Request) -> Response:
 async def metrics(http: Request) -> Response:
     """For Prometheus."""
     here = service(http)
-    return Response(here.metrics.text(_numbers(here)), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    learned = here.adapting.told()["models"] if here.adapting else {}
+    return Response(here.metrics.text(_numbers(here), learned), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @router.get("/v1/stats", responses=answers())
@@ -116,6 +127,7 @@ async def stats(http: Request) -> Response:
             "feedback": told.feedback,
             "engine": numbers,
             "workers_lost": here.workers.lost,
+            "controller": here.adapting.told() if here.adapting else None,
             "models": {name: {"version": here.workers.versions[name], **one} for name, one in known.items()},
         }
     )
@@ -131,10 +143,7 @@ def _numbers(here: Service) -> dict[str, Any]:
 async def reload(body: ReloadRequest, http: Request) -> Response:
     """Read a model anew from its folder; what runs is finished with the old one."""
     here = service(http)
-    if not here.options.keys.digests:
-        message = "reloading needs a key: start the server with --api-key-file, or send it SIGHUP"
-        raise ApiError(403, message, code="needs_key")
-    here.owner(http)
+    _check_operator(here, http, "reloading needs a key: start the server with --api-key-file, or send it SIGHUP")
     name = here.model(body.model).name
     try:
         changed = await here.workers.reload(name)
@@ -142,3 +151,32 @@ async def reload(body: ReloadRequest, http: Request) -> Response:
         log.error("model %s: %s", name, error)
         raise BadRequest("model: the new one cannot be used, the old one stays; see the log", "model") from None
     return JSONResponse({"model": name, "version": here.workers.versions[name], "changed": changed})
+
+
+@router.get("/v1/controller", responses=answers(ControllerReply))
+async def controller(http: Request) -> Response:
+    """What is believed of the presets, by model and kind of request; `sfumato serve --adapt` lets it choose."""
+    here = service(http)
+    here.known(http)
+    told = here.adapting.told() if here.adapting else {"utility": {}, "models": {}}
+    return JSONResponse({"enabled": here.adapting is not None, **told})
+
+
+@router.post("/admin/controller/reset", responses=answers(Reset) | {403: answers()[401]})
+async def reset(body: ResetRequest, http: Request) -> Response:
+    """Forget what was learned about the settings of a model."""
+    here = service(http)
+    _check_operator(here, http, "forgetting needs a key: start the server with --api-key-file, or delete --adapt-file")
+    name = here.model(body.model).name
+    if here.adapting is None:
+        raise ApiError(404, "this server adapts no settings; start it with --adapt", code="not_found")
+    here.adapting.reset(name)
+    here.keep_learned()
+    return JSONResponse({"model": name, "reset": True})
+
+
+def _check_operator(here: Service, http: Request, otherwise: str) -> None:
+    """ApiError unless keys are asked for, and this is one."""
+    if not here.options.keys.digests:
+        raise ApiError(403, otherwise, code="needs_key")
+    here.owner(http)

@@ -218,6 +218,23 @@ class Reloaded(BaseModel):
     changed: bool
 
 
+class ControllerReply(BaseModel):
+    """A response of `/v1/controller`."""
+
+    enabled: bool
+    utility: dict[str, float]
+    """What it wants: the weight of speed, and the rest of `sample.controller.Utility`."""
+    models: dict[str, Any]
+    """Of each: its presets, and what is believed of them by kind of request."""
+
+
+class Reset(BaseModel):
+    """A model of which nothing is known any more."""
+
+    model: str
+    reset: bool
+
+
 class Health(BaseModel):
     """Whether the server lives, or is ready."""
 

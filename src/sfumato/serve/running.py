@@ -124,26 +124,29 @@ async def _disconnected(http: Request) -> None:
 
 
 class Stopwatch:
-    """Times of a task, told to the metrics."""
+    """Times of a task, told to the metrics, and to who learns from them."""
 
     def __init__(self, service: Service, task: Task):
         """Start."""
-        self._metrics, self._task, self._start = service.metrics, task, time.perf_counter()
+        self._service, self._task, self._start = service, task, time.perf_counter()
         self._text = self._sentence = False
 
     def saw(self, view: RowView) -> None:
         """A view has changed."""
         if not self._text and view.text:
             self._text = True
-            self._metrics.first_text(self._seconds())
+            self._service.metrics.first_text(self._seconds())
         if not self._sentence and view.has_sentence():
             self._sentence = True
-            self._metrics.first_sentence(self._seconds())
+            self._service.metrics.first_sentence(self._seconds())
 
     def done(self) -> None:
         """The task is written."""
-        usage = self._task.usage()
-        self._metrics.written(self._task.model.name, usage["completion_tokens"], usage["diffusion"]["nfe"])
+        usage, adapting = self._task.usage(), self._service.adapting
+        self._service.metrics.written(self._task.model.name, usage["completion_tokens"], usage["diffusion"]["nfe"])
+        if adapting and all(view.finish != "cancelled" for view in self._task.views):
+            if adapting.wrote(self._task.id, self._seconds(), usage["completion_tokens"]):
+                self._service.keep_learned()
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._start

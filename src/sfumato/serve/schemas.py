@@ -318,6 +318,12 @@ class ReloadRequest(Strict):
     model: Label
 
 
+class ResetRequest(Strict):
+    """`POST /admin/controller/reset`."""
+
+    model: Label
+
+
 class CancelRequest(Strict):
     """`POST /v1/cancel`."""
 

@@ -20,6 +20,7 @@ from sfumato.serve.metrics import Metrics
 from sfumato.serve.workers import Workers
 
 if TYPE_CHECKING:
+    from sfumato.serve.adapting import Adapting
     from sfumato.store.feedback import FeedbackStore
 
 log = logging.getLogger("sfumato.serve")
@@ -66,6 +67,8 @@ class Model:
     name: str
     front: Front
     version: str
+    adapting: "Adapting | None" = None
+    """Chooses settings where the request chooses none."""
 
 
 @dataclass
@@ -75,6 +78,7 @@ class Service:
     workers: Workers
     options: Options
     feedback: "FeedbackStore | None" = None
+    adapting: "Adapting | None" = None
     metrics: Metrics = field(default_factory=Metrics)
     memory: Memory = field(default_factory=Memory)
     draining: bool = False
@@ -100,7 +104,7 @@ class Service:
         if name not in fronts:
             message = f"model: {name[:80]!r} is not served here; there are {', '.join(fronts)}"
             raise ApiError(404, message, param="model", code="model_not_found")
-        return Model(name, *self.workers.prepare(name))
+        return Model(name, *self.workers.prepare(name), self.adapting)
 
     def log_prompts(self, prompts: Sequence[object]) -> None:
         """Write down what was asked, if the operator wants that."""
@@ -164,9 +168,15 @@ class Service:
             return self.options.keys.owner(request.headers.get("authorization"))
         return request.client.host if request.client else "local"
 
+    def keep_learned(self) -> None:
+        """Save what the choice of settings has learned, beside the event loop."""
+        if self.adapting:
+            self.disk.submit(_save, self.adapting)
+
     def close(self) -> None:
         """Let the threads and the database go."""
         self.pool.shutdown(wait=False, cancel_futures=True)
+        self.keep_learned()
         self.disk.shutdown(wait=True)
         if self.feedback:
             self.feedback.close()
@@ -175,6 +185,13 @@ class Service:
 def service(request: Request) -> Service:
     """The service of the application that answers."""
     return request.app.state.service
+
+
+def _save(adapting: "Adapting") -> None:
+    try:
+        adapting.save()
+    except OSError as error:  # it goes on learning, and is saved again
+        log.error("what the controller has learned was not saved: %s", error)
 
 
 def new_id(prefix: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sfumato.sample.front import Front, Plan
 from sfumato.sample.rows import Request
+from sfumato.serve.adapting import Choice
 from sfumato.serve.constraints import Wanted
 from sfumato.serve.errors import BadRequest
 from sfumato.serve.schemas import Settings
@@ -19,6 +20,7 @@ _SETTINGS = (
     *("temperature", "top_p", "top_k", "steps", "sampler", "threshold", "factor", "entropy_bound", "remask", "eta"),
     *("kappa", "corrections", "sites", "edit_threshold", "edit_steps", "patience", "clamp"),
 )
+_CHOSEN = (*_SETTINGS, "block_length", "reasoning_effort", "seed")  # who sets one of these wants no other settings
 MOST_STEPS, MOST_STEPS_A_TOKEN = 1000, 16
 _PREFIX = {"chat": "chatcmpl", "completion": "cmpl", "fim": "cmpl", "edit": "edit", "denoise": "dns"}
 _EFFORT: dict[str, Callable[[int], int]] = {
@@ -152,16 +154,20 @@ def new_task(
     Raises:
         ValueError: settings that make no sense, for this model or at all.
     """
-    front = model.front
+    front, choice = model.front, _adapted(kind, model, body, wanted)
     options = {name: value for name in _SETTINGS if (value := getattr(body, name)) is not None}
+    if body.block_length is not None:
+        options["block"] = body.block_length
+    if choice:
+        options = choice.preset.settings
     constraint = wanted.build(front.tokenizer) if wanted else None
-    plan = front.plan(options | {"block": body.block_length}, in_sight=in_sight)
+    plan = front.plan(options, in_sight=in_sight)
     rows, views = [], []
     for one in asked:
         row = plan.request(
             one.row.tokens,
             one.row.editable,
-            steps=_steps(front, plan, body, one.row),
+            steps=_steps(front, plan, body, one.row, choice.preset.steps(one.row.room) if choice else None),
             seed=one.seed,
             trace=watched or drafts or bool(stops),
             drafts=drafts,
@@ -173,7 +179,18 @@ def new_task(
         blocks = row.blocks(front.layout)
         view = RowView(one.row, front.tokenizer, blocks=blocks, tail=one.tail, stops=stops, constraint=constraint)
         views.append(view)
-    return Task(new_id(_PREFIX[kind]), kind, model, plan, tuple(rows), views, asked[0].seed, owner, prompts, n)
+    task = Task(new_id(_PREFIX[kind]), kind, model, plan, tuple(rows), views, asked[0].seed, owner, prompts, n)
+    if choice and model.adapting:
+        task.extra["controller"] = choice.told
+        model.adapting.begin(task.id, model.name, choice)
+    return task
+
+
+def _adapted(kind: str, model: Model, body: Settings, wanted: Wanted | None) -> Choice | None:
+    """Settings for a request that chooses none; None where it does, or nobody is to choose for it."""
+    if model.adapting is None or any(getattr(body, name) is not None for name in _CHOSEN):
+        return None
+    return model.adapting.choose(model.name, model.front, model.version, kind, structured=wanted is not None)
 
 
 def seeds(body: Settings, n: int) -> list[int]:
@@ -182,17 +199,19 @@ def seeds(body: Settings, n: int) -> list[int]:
     return [(first + i) % 2**63 for i in range(n)]
 
 
-def _steps(front: Front, plan: Plan, body: Settings, row: Row) -> int:
-    """Forward passes for a row: as chosen, as the effort says, or what suits the sampler; one a block at least.
+def _steps(front: Front, plan: Plan, body: Settings, row: Row, preset: int | None) -> int:
+    """Forward passes for a row: as chosen, as a preset or the effort says, or what suits the sampler.
+
+    One a block at least.
 
     Raises:
         BadRequest: so many that the row would keep its place from others for hours.
     """
     if body.steps and body.steps > (most := max(MOST_STEPS, MOST_STEPS_A_TOKEN * row.room)):
         raise BadRequest(f"steps: expected at most {most} for {row.room} tokens, got {body.steps}", "steps")
-    if body.steps or body.reasoning_effort in (None, "medium"):
+    if preset is None and (body.steps or body.reasoning_effort in (None, "medium")):
         return plan.steps(row.room)
     if front.process.name == "autoregressive":
         return row.room
     blocks = -(-row.room // plan.block) + 1 if plan.block else 1
-    return max(1, blocks, _EFFORT[body.reasoning_effort](row.room))
+    return max(1, blocks, preset or _EFFORT[body.reasoning_effort or "high"](row.room))

@@ -21,7 +21,12 @@ _DRIVERS = {
 
 def default_url() -> str:
     """Where feedback is kept unless something else is said: `$SFUMATO_FEEDBACK`, or a file of this user's."""
-    return os.environ.get("SFUMATO_FEEDBACK") or str(Path("~/.local/share/sfumato/feedback.db").expanduser())
+    return os.environ.get("SFUMATO_FEEDBACK") or str(default_file("feedback.db"))
+
+
+def default_file(name: str) -> Path:
+    """A file of this user's, among those that a server keeps."""
+    return Path("~/.local/share/sfumato").expanduser() / name
 
 
 def parse_url(text: str) -> URL:

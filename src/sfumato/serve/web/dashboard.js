@@ -20,13 +20,14 @@ export function dashboard(panel) {
   const tiles = TILES.map(([name, unit, value, shown]) => tile(name, unit, value, shown));
   const models = h("tbody");
   const counts = h("dl", { className: "measures" });
+  const adapted = adaptation();
   panel.replaceChildren(
     h("div", { className: "tiles" }, ...tiles.map((one) => one.root)),
     h("h2", {}, "Models"),
-    h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Models" }, h("table", {}, h("thead", {}, h("tr", {},
-      ...["model", "version", "requests", "tokens"].map((name) => h("th", { scope: "col" }, name)))), models)),
+    table("Models", ["model", "version", "requests", "tokens"], models),
     h("h2", {}, "Feedback"),
     counts,
+    adapted.root,
   );
 
   function draw(stats) {
@@ -35,6 +36,7 @@ export function dashboard(panel) {
       h("tr", {}, h("th", { scope: "row" }, name), ...[version, requests, tokens].map((it) => h("td", {}, figure(it))))));
     counts.replaceChildren(...Object.entries(FEEDBACK).map(([kind, name]) =>
       h("div", {}, h("dt", {}, name), h("dd", {}, figure(stats.feedback?.[kind] ?? 0)))));
+    adapted.draw(stats.controller);
   }
 
   let timer = null;
@@ -62,6 +64,30 @@ export function dashboard(panel) {
       timer = null;
     },
   };
+}
+
+// What the server believes of presets, by model and kind of request; nothing unless it adapts settings.
+function adaptation() {
+  const rows = h("tbody");
+  const root = h("section", { className: "adapted", hidden: true }, h("h2", {}, "Adapting settings"),
+    table("Adapting settings", ["model", "kind", "preset", "used", "judged", "quality", "speed", "utility"], rows));
+  const draw = (controller) => {
+    root.hidden = !controller;
+    rows.replaceChildren(...Object.entries(controller?.models ?? {}).flatMap(([model, { kinds }]) =>
+      Object.entries(kinds).flatMap(([kind, presets]) => {
+        const best = Math.max(...Object.values(presets).map((one) => one.utility));
+        return Object.entries(presets).map(([preset, one]) =>
+          h("tr", { className: one.utility === best ? "best" : "" }, h("th", { scope: "row" }, model), h("td", {}, kind),
+            h("td", {}, preset), h("td", {}, figure(one.used)), h("td", {}, figure(Math.round(one.judged))),
+            ...[one.quality, one.speed, one.utility].map((it) => h("td", {}, it.toFixed(2)))));
+      })));
+  };
+  return { root, draw };
+}
+
+function table(name, columns, rows) {
+  return h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": name }, h("table", {}, h("thead", {}, h("tr", {},
+    ...columns.map((column) => h("th", { scope: "col" }, column)))), rows));
 }
 
 function tile(name, unit, value, shown) {
