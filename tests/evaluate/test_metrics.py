@@ -78,3 +78,22 @@ def test_a_mean_has_the_error_of_its_answers():
     figure = mean([1.0, 0.0, 1.0, 1.0])
     assert (figure.value, figure.stderr) == (75, pytest.approx(25))
     assert mean([1.0]).stderr == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("About 95 you now get in .", 26.82782),
+        ("About 95 species are now agreed .", 58.89996),
+        ("About 95 species are currently agreed .", 50.71609),
+    ],
+)
+def test_sari_is_that_of_its_authors(answer: str, value: float):
+    source = "About 95 species are currently accepted ."
+    references = [
+        "About 95 species are currently known .",
+        "About 95 species are now accepted .",
+        "95 species are now accepted .",
+    ]
+    figure = judge(["sari"], [answer], [references], [{"original": source}])["sari"]
+    assert figure.value == pytest.approx(value, abs=1e-4) and figure.note.startswith("copied ")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sfumato.config.check import ConfigError, option
 
-METRICS = ("bleu", "chrf", "rouge", "exact", "slots", "coverage", "variety", "python")
+METRICS = ("bleu", "chrf", "rouge", "exact", "slots", "coverage", "variety", "sari", "python")
 
 
 @dataclass(frozen=True)
