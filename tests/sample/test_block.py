@@ -3,11 +3,11 @@
 import pytest
 import torch
 from decoding import agree, oracle_texts, small_network, variation
-from oracle import LENGTH, MASK, WORDS, Oracle
+from oracle import LENGTH, MASK, Oracle
 
 from sfumato.canvas import Where
 from sfumato.data.batches import Batch
-from sfumato.evaluate.likelihood import _nats
+from sfumato.evaluate.likelihood import estimates
 from sfumato.model.layout import Block, Layout, two_streams
 from sfumato.process import Cosine, Masked
 from sfumato.sample.ancestral import Ancestral
@@ -40,10 +40,7 @@ def all_texts(oracle: Oracle) -> Batch:
 
 def bound(oracle: Oracle, layout: Layout, process: Masked, samples: int = 400) -> tuple[float, float]:
     """The mean of the bound's estimate over all texts, each at its probability; and its standard error."""
-    place = torch.arange(WORDS**LENGTH * samples)
-    nats_TS = _nats(oracle, process, layout, all_texts(oracle), place, samples, 0, torch.device("cpu")).view(
-        -1, samples
-    )
+    nats_TS = estimates(oracle, process, layout, all_texts(oracle), samples=samples, rows=1 << 16)
     error = (nats_TS.var(dim=1) / samples * oracle.probability_T**2).sum().sqrt()
     return float((nats_TS.mean(dim=1) * oracle.probability_T).sum()), float(error)
 
