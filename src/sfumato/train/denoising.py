@@ -151,20 +151,20 @@ def network(recipe: Recipe, config: BundleConfig) -> Transformer:
     if recipe.init:
         _take_weights(denoiser, recipe.init)
     if recipe.lora.rank:
-        _check_base(recipe)
+        _check_base(recipe, config)
         add_adapters(denoiser, recipe.lora, recipe.seed)
     return denoiser.to(device_of(recipe)[0])
 
 
-def _check_base(recipe: Recipe) -> None:
+def _check_base(recipe: Recipe, config: BundleConfig) -> None:
     """ConfigError unless there is something to adapt, and something that adapters alone can be kept for."""
     if not recipe.init:
         raise ConfigError("lora.rank: adapters need a model to adapt; name it as init, or set lora.rank = 0")
     layers = read_description(find_bundle(recipe.init))[0].model.layers
-    if not recipe.lora.merge and recipe.model.layers != layers:
+    if not recipe.lora.merge and config.model.layers != layers:
         raise ConfigError(
             f"lora.merge = false: an adapter needs all {layers} layers of {recipe.init}, got model.layers = "
-            f"{recipe.model.layers}; use {layers}, or set lora.merge = true"
+            f"{config.model.layers}; use {layers}, or set lora.merge = true"
         )
 
 
