@@ -8,9 +8,8 @@ import torch
 from bundles import make
 from serving import KEY, Server
 
-from sfumato.model.adapter import Adapter, AdapterConfig
+from sfumato.model.adapter import Adapter, AdapterConfig, identity
 from sfumato.model.bundle import Bundle
-from sfumato.model.weights import weights_sha256
 from sfumato.sample.language_model import LanguageModel
 from sfumato.text.tokenizer import Tokenizer
 
@@ -20,7 +19,7 @@ def adapted(base: Path, folder: Path, seed: int) -> Path:
     draw = torch.Generator().manual_seed(seed)
     shapes = {"blocks.0.down.lora_A": (2, 24), "blocks.0.down.lora_B": (16, 2)}
     tensors = {name: torch.randn(*shape, generator=draw) for name, shape in shapes.items()}
-    config = AdapterConfig(str(base), weights_sha256(base), 2, 1.0)
+    config = AdapterConfig(str(base), identity(base), 2, 1.0)
     replace(Bundle.load(base), adapter=Adapter(config, tensors)).save(folder)
     return folder
 

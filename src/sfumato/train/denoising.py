@@ -11,10 +11,10 @@ from sfumato.config import ConfigError, Recipe
 from sfumato.data.batches import Stream
 from sfumato.data.cache import Corpus, Progress, open_corpora
 from sfumato.data.turns import Turns
+from sfumato.model.adapter import identity
 from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens, find_bundle, read_description
 from sfumato.model.lora import add_adapters
 from sfumato.model.transformer import Transformer
-from sfumato.model.weights import weights_sha256
 from sfumato.process import Growing, build_process
 from sfumato.text.chat import ChatTemplate
 from sfumato.text.tokenizer import Tokenizer
@@ -174,7 +174,7 @@ def new_state(recipe: Recipe, denoiser: Transformer, stream: Rows) -> State:
     if recipe.train.ema:
         state.average = {name: p.detach().clone() for name, p in state.learned.items()}
     if recipe.lora.rank:
-        state.base = weights_sha256(find_bundle(recipe.init))
+        state.base = identity(find_bundle(recipe.init))
     return state
 
 
