@@ -12,9 +12,8 @@ from bundles import make
 from safetensors.torch import load_file, save_file
 
 from sfumato.config import LoraConfig
-from sfumato.model.adapter import Adapter, AdapterConfig
+from sfumato.model.adapter import Adapter, AdapterConfig, identity
 from sfumato.model.bundle import Bundle, BundleError, find_bundle
-from sfumato.model.weights import weights_sha256
 from sfumato.sample.language_model import LanguageModel
 from sfumato.text.tokenizer import Tokenizer
 
@@ -38,7 +37,7 @@ def folder(base: Path, tmp_path: Path) -> Path:
         for name, outputs, inputs in (("attention.query", 16, 16), ("down", 16, 24))
         for half, shape in (("A", (RANK, inputs)), ("B", (outputs, RANK)))
     }
-    adapter = Adapter(AdapterConfig(str(base), weights_sha256(base), RANK, SCALE), tensors)
+    adapter = Adapter(AdapterConfig(str(base), identity(base), RANK, SCALE), tensors)
     replace(bundle, adapter=adapter, card="# Adapted\n").save(tmp_path / "adapted")
     return tmp_path / "adapted"
 
@@ -69,10 +68,19 @@ def test_what_was_loaded_is_saved_as_an_adapter_again_or_merged(folder: Path, tm
 def test_an_adapter_can_be_the_base_of_another(folder: Path, base: Path, tmp_path: Path) -> None:
     first = Bundle.load(folder)
     assert first.adapter is not None
-    config = replace(first.adapter.config, base=str(folder), base_sha256=weights_sha256(folder))
+    config = replace(first.adapter.config, base=str(folder), base_sha256=identity(folder))
     replace(first, adapter=Adapter(config, first.adapter.tensors)).save(tmp_path / "twice")
     once, twice, none = (Bundle.load(f).denoiser.blocks[0].down.weight for f in (folder, tmp_path / "twice", base))
     torch.testing.assert_close(twice - none, 2 * (once - none), rtol=0, atol=1e-5)
+    edit(folder, scale=SCALE + 1)
+    with pytest.raises(BundleError, match="has other weights than the model it was made from"):
+        Bundle.load(tmp_path / "twice")
+
+
+def test_an_adapter_of_itself_is_refused(folder: Path) -> None:
+    edit(folder, base=".", base_sha256=identity(folder))
+    with pytest.raises(BundleError, match="has other weights than the model it was made from"):
+        Bundle.load(folder)
 
 
 def test_a_base_is_found_by_its_path_beside_the_adapter_and_by_the_name_of_a_bundled_model(
@@ -84,7 +92,7 @@ def test_a_base_is_found_by_its_path_beside_the_adapter_and_by_the_name_of_a_bun
     shutil.copytree(base, tmp_path / "base")
     monkeypatch.chdir(base)  # where we stand does not matter
     Bundle.load(folder)
-    edit(folder, base="tiny", base_sha256=weights_sha256(find_bundle("tiny")))
+    edit(folder, base="tiny", base_sha256=identity(find_bundle("tiny")))
     with pytest.raises(BundleError, match="config.json asks for"):  # found, and of other sizes
         Bundle.load(folder)
 

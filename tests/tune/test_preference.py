@@ -16,7 +16,7 @@ from bundles import make
 from safetensors.torch import load_file
 
 from sfumato import rng
-from sfumato.config import ConfigError, DataConfig, ModelConfig, Recipe, Source, TrainConfig
+from sfumato.config import ConfigError, DataConfig, LoraConfig, ModelConfig, Recipe, Source, TrainConfig
 from sfumato.config.tuning import PreferenceConfig
 from sfumato.model.bundle import Bundle
 from sfumato.text.chat import ChatTemplate
@@ -237,3 +237,17 @@ def test_mistakes_are_one_line(recipe: Callable[..., Recipe], pairs: Path, tmp_p
     pairs.write_text(json.dumps(chat) + "\n")
     with pytest.raises(ValueError, match="the model knows no conversations"):
         tune(wanted, tmp_path / "run")
+
+
+def test_adapters_learn_it_too_and_are_all_that_is_kept(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="needs peft, which is not installed")
+    adapted = replace(recipe(steps=12, lr=2e-2), lora=LoraConfig(rank=2, merge=False))
+    folder, _ = tune(adapted, tmp_path / "run")
+    assert folder and (folder / "adapter.safetensors").exists()
+    found = metrics(tmp_path / "run")
+    assert found[0]["margin"] == 0 < found[-1]["margin"]
+    before, after = (Bundle.load(Path(one)).denoiser.state_dict() for one in (adapted.init, folder))
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if "norm" in name or "embedding" in name}
+    with pytest.raises(ConfigError, match="lora.dropout: got 0.1"):
+        tune(replace(adapted, lora=LoraConfig(rank=2, dropout=0.1)), tmp_path / "other")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from sfumato.config import (
     ConfigError,
     DataConfig,
+    LoraConfig,
     ModelConfig,
     ProcessConfig,
     Recipe,
@@ -236,3 +237,12 @@ def test_mistakes_are_one_line(recipe: Callable[..., Recipe], tmp_path: Path):
     ):
         with pytest.raises(ConfigError, match=message):
             tune(changed, tmp_path / "run")
+
+
+def test_adapters_learn_it_too(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="needs peft, which is not installed")
+    adapted = replace(recipe(steps=7, lr=1e-2), lora=LoraConfig(rank=2, merge=False))
+    folder, _ = tune(adapted, tmp_path / "run")
+    assert folder and (folder / "adapter.safetensors").exists()
+    rewards = [json.loads(line)["reward"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(rewards[-3:]) > sum(rewards[:3])

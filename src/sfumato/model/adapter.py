@@ -9,6 +9,7 @@ A matrix W becomes W + scale B A when the folder is loaded, so that an adapted m
 Source: Hu et al. 2021 (LoRA, 2106.09685, section 4.1).
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ class AdapterConfig:
     base: str
     """The model it belongs to: a folder, absolute or as seen from the adapter's, or the name of a bundled model."""
     base_sha256: str
-    """Of that model's weight files."""
+    """The identity of that model's weights."""
     rank: int
     scale: float
     """What B A is multiplied with."""
@@ -48,7 +49,7 @@ class AdapterConfig:
                 f"{folder}: its base {self.base} is missing: an adapter works only with the model it was made from; "
                 "put that model there, or its folder into config.json as adapter.base"
             )
-        if (sha256 := weights_sha256(found)) != self.base_sha256:
+        if (sha256 := identity(found)) != self.base_sha256:
             raise BundleError(
                 f"{folder}: its base {found} has other weights than the model it was made from: "
                 f"SHA-256 {sha256[:12]}..., expected {self.base_sha256[:12]}...; restore the original weights"
@@ -79,6 +80,21 @@ def read_adapter(folder: Path) -> AdapterConfig | None:
     if content.get("format") != FORMAT:
         return None
     return from_mapping(AdapterConfig, content.get("adapter"), where=f"{path}: adapter")
+
+
+def identity(folder: Path) -> str:
+    """SHA-256, in hex, that says which weights a folder has, those of an adapter's base among them.
+
+    Since an adapter names the identity of its base, none can be the base of itself.
+
+    Raises:
+        BundleError: a broken config.json.
+        OSError: a file cannot be read.
+    """
+    config, sha256 = read_adapter(folder), weights_sha256(folder)
+    if config is None:
+        return sha256
+    return hashlib.sha256(f"{sha256} {config.base_sha256} {config.scale!r}".encode()).hexdigest()
 
 
 def base_name(folder: Path) -> str:

@@ -52,7 +52,7 @@ Tables = Mapping[str, Mapping[str, Mapping[str, Any]]]
 _BUILT_IN: Tables = {
     "masked": {
         "careful": {"sampler": "threshold", "threshold": 0.98},
-        "fast": {"sampler": "threshold", "threshold": 0.6},
+        "fast": {"sampler": "threshold", "threshold": 0.6, "tokens_per_step": 2.0},
     },
     **dict.fromkeys(
         ("uniform", "hybrid", "gaussian", "insertion"),

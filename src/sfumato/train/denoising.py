@@ -11,10 +11,10 @@ from sfumato.config import ConfigError, Recipe
 from sfumato.data.batches import Stream
 from sfumato.data.cache import Corpus, Progress, open_corpora
 from sfumato.data.turns import Turns
+from sfumato.model.adapter import identity
 from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens, find_bundle, read_description
 from sfumato.model.lora import add_adapters
 from sfumato.model.transformer import Transformer
-from sfumato.model.weights import weights_sha256
 from sfumato.process import Growing, build_process
 from sfumato.text.chat import ChatTemplate
 from sfumato.text.tokenizer import Tokenizer
@@ -151,20 +151,20 @@ def network(recipe: Recipe, config: BundleConfig) -> Transformer:
     if recipe.init:
         _take_weights(denoiser, recipe.init)
     if recipe.lora.rank:
-        _check_base(recipe)
+        _check_base(recipe, config)
         add_adapters(denoiser, recipe.lora, recipe.seed)
     return denoiser.to(device_of(recipe)[0])
 
 
-def _check_base(recipe: Recipe) -> None:
+def _check_base(recipe: Recipe, config: BundleConfig) -> None:
     """ConfigError unless there is something to adapt, and something that adapters alone can be kept for."""
     if not recipe.init:
         raise ConfigError("lora.rank: adapters need a model to adapt; name it as init, or set lora.rank = 0")
     layers = read_description(find_bundle(recipe.init))[0].model.layers
-    if not recipe.lora.merge and recipe.model.layers != layers:
+    if not recipe.lora.merge and config.model.layers != layers:
         raise ConfigError(
             f"lora.merge = false: an adapter needs all {layers} layers of {recipe.init}, got model.layers = "
-            f"{recipe.model.layers}; use {layers}, or set lora.merge = true"
+            f"{config.model.layers}; use {layers}, or set lora.merge = true"
         )
 
 
@@ -174,7 +174,7 @@ def new_state(recipe: Recipe, denoiser: Transformer, stream: Rows) -> State:
     if recipe.train.ema:
         state.average = {name: p.detach().clone() for name, p in state.learned.items()}
     if recipe.lora.rank:
-        state.base = weights_sha256(find_bundle(recipe.init))
+        state.base = identity(find_bundle(recipe.init))
     return state
 
 

@@ -50,11 +50,11 @@ def policy_of(recipe: Recipe, tokenizer: Tokenizer) -> Policy:
     ):
         if wanted not in (plain, found):
             raise ConfigError(f"{name}: {recipe.method} changes nothing but weights; leave the section [{name}] out")
-    if recipe.train.dropout:
-        raise ConfigError(
-            f"train.dropout: got {recipe.train.dropout}, but {recipe.method} compares the network with its reference; "
-            "leave it at 0"
-        )
+    for name, dropout in (("train.dropout", recipe.train.dropout), ("lora.dropout", recipe.lora.dropout)):
+        if dropout:
+            raise ConfigError(
+                f"{name}: got {dropout}, but {recipe.method} compares the network with its reference; leave it at 0"
+            )
     process = build_process(
         config.process,
         vocab_size=config.model.vocab_size,
