@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "tune": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
     "show": GROUND | {"sample.trace"},
     "store": GROUND,
+    "improve": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate", "tune", "store"},
     "serve": GROUND | {"text", "process", "model", "sample", "store", "show"},
     "cli": {"*"},
     "__main__": {"cli"},

@@ -29,6 +29,8 @@ COMMANDS = {
     "compare": "put models side by side: likelihood, quality of what they write, cost",
     "sweep": "draw a model's quality against the number of forward passes, sampler by sampler",
     "embed": "turn texts into vectors, and measure how much these say",
+    "improve": "tune a model on feedback, and promote what is better",
+    "models": "versions of a model: list, promote, roll back",
     "feedback": "look at what users thought of a model's texts, and export it",
     "info": "describe a model",
     "classifier": "train a classifier that can guide a model",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sfumato.cli import choose
-from sfumato.config import ConfigError, option, parse
+from sfumato.config import ConfigError, argument, option, parse
 
 if TYPE_CHECKING:
     from sfumato.store.feedback import FeedbackStore, Record
@@ -25,10 +25,7 @@ class Options:
 
     def open(self) -> "FeedbackStore":
         """The database, which must exist."""
-        from sfumato.store.feedback import FeedbackStore
-        from sfumato.store.urls import default_url
-
-        return FeedbackStore(self.url or default_url(), create=False)
+        return open_feedback(self.url)
 
 
 @dataclass(frozen=True)
@@ -50,15 +47,37 @@ class Latest(Selection):
     last: int = option(20, "how many of them", at_least=1)
 
 
+@dataclass(frozen=True)
+class Import(Options):
+    """The flags of `import`."""
+
+    file: str = argument(
+        "JSON lines: {prompt, response, correction or thumb or rating}, {prompt, chosen, rejected}", ""
+    )
+
+
+def open_feedback(url: str, *, create: bool = False) -> "FeedbackStore":
+    """The database of that URL, or the default one; it must exist, unless it is to be made."""
+    from importlib.util import find_spec
+
+    if find_spec("sqlalchemy") is None:
+        raise ConfigError("feedback needs SQLAlchemy, which is not installed: pip install 'sfumato[serve]'")
+    from sfumato.store.feedback import FeedbackStore
+    from sfumato.store.urls import default_url
+
+    return FeedbackStore(url or default_url(), create=create)
+
+
 def run(words: list[str], out: TextIO) -> None:
     """Dispatch to the commands about feedback."""
     commands = {
         "list": "show the latest feedback",
+        "import": "take in feedback that was given elsewhere, from JSON lines",
         "export": "write feedback and the responses it is about as JSON lines",
         "counts": "say how much there is of each kind",
     }
     name, words = choose(words, commands, "sfumato feedback", "Look at what users thought of a model's texts.")
-    {"list": _list, "export": _export, "counts": _counts}[name](words, out)
+    {"list": _list, "import": _import, "export": _export, "counts": _counts}[name](words, out)
 
 
 def _list(words: list[str], out: TextIO) -> None:
@@ -75,6 +94,21 @@ def _list(words: list[str], out: TextIO) -> None:
         words = [f"{feedback.created:%Y-%m-%d %H:%M}", f"{_verdict(feedback):14}", f"{response.model:12}"]
         line = "  ".join([*words, _excerpt(response.completion), *([f"<- {_excerpt(said)}"] if said else [])])
         print(harmless(line), file=out)
+
+
+def _import(words: list[str], out: TextIO) -> None:
+    about = "Take in feedback that was given elsewhere; what is stored already stays as it is."
+    options = parse(Import, words, "sfumato feedback import", about)
+    if not options.file:
+        raise ConfigError("missing FILE: the feedback, as JSON lines; see sfumato feedback import --help")
+    from pathlib import Path
+
+    from sfumato.store.imported import read_feedback
+
+    with open_feedback(options.url, create=True) as store:
+        added = [store.add(feedback, responses) for feedback, responses in read_feedback(Path(options.file))]
+    facts = {"read": len(added), "new": sum(added)}
+    print(json.dumps(facts) if options.json else f"{facts['new']} new of {facts['read']}", file=out)
 
 
 def _export(words: list[str], out: TextIO) -> None:

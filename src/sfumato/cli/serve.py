@@ -9,6 +9,7 @@ from sfumato.config import ConfigError, option, parse
 
 if TYPE_CHECKING:
     from sfumato.serve.adapting import Adapting
+    from sfumato.serve.follow import Follower
     from sfumato.serve.worker import WorkerConfig
     from sfumato.store.feedback import FeedbackStore
 
@@ -21,6 +22,7 @@ class Options:
     """The flags of this command."""
 
     model: tuple[str, ...] = option((), "NAME, FOLDER or NAME=FOLDER; several with commas (default: the bundled ones)")
+    registry: tuple[str, ...] = option((), "FOLDER or NAME=FOLDER of a registry, whose current version is served")
     host: str = option("127.0.0.1", "address to listen at; 0.0.0.0 = every one")
     port: int = option(8000, "port to listen at; 0 = any free one", at_least=0, at_most=65535)
     api_key_file: str = option("", "file with a key, or NAME:KEY, on each line; without it everybody may ask")
@@ -59,7 +61,10 @@ def run(words: list[str], out: TextIO) -> None:
     log = logging.getLogger("sfumato.serve")
     log.setLevel(logging.INFO if options.log_prompts else logging.WARNING)
     keys = Keys.read(options.api_key_file) if options.api_key_file else Keys()
-    models, store = _models(options.model), _store(options.feedback_url)
+    followers = _followers(options.registry)
+    models = {follower.name: follower.path for follower in followers}
+    models = _models(options.model, models) if options.model or not models else models
+    store = _store(options.feedback_url)
     adapting = _adapting(options, models)
     sock = server.listen(options.host, options.port)
     local = options.host in LOCAL
@@ -75,7 +80,7 @@ def run(words: list[str], out: TextIO) -> None:
         log_prompts=options.log_prompts,
         grace=options.grace,
     )
-    app = create_app(workers, behaviour, store, adapting, manage=False)
+    app = create_app(workers, behaviour, store, adapting, followers, manage=False)
     server.run(app, app.state.service, sock, out)
 
 
@@ -109,15 +114,35 @@ def _worker_config(options: Options, models: dict[str, str]) -> "WorkerConfig":
     )
 
 
-def _models(words: tuple[str, ...]) -> dict[str, str]:
-    """Folder of each model, by the name that it is served under.
+def _followers(words: tuple[str, ...]) -> "list[Follower]":
+    """For each registry, under the name that its model is served under.
+
+    Raises:
+        ValueError: a name that is used twice, no registry, or one without a current version.
+    """
+    from sfumato.serve.follow import Follower
+    from sfumato.store.registry import Registry
+
+    found: list[Follower] = []
+    for word in words:
+        name, equals, path = word.partition("=")
+        registry = Registry(path if equals else word)
+        name = name if equals else registry.folder.name
+        if not name or name in [follower.name for follower in found]:
+            raise ConfigError(f"--registry: two models are called {name!r}; name them apart: NAME=FOLDER")
+        found.append(Follower(name, registry))
+    return found
+
+
+def _models(words: tuple[str, ...], taken: dict[str, str]) -> dict[str, str]:
+    """Folder of each model, by the name that it is served under; those of registries come first.
 
     Raises:
         ValueError: a name that is used twice, or a model that is not there.
     """
     from sfumato.model.bundle import BUNDLED, find_bundle
 
-    models: dict[str, str] = {}
+    models = dict(taken)
     for word in words or [name for name in DEFAULT_MODELS if (BUNDLED / name).is_dir()]:
         name, equals, path = word.partition("=")
         folder = find_bundle(path if equals else word)

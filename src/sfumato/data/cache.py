@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sfumato.config import DataConfig, Source
-from sfumato.data.sources import DataError, Document, Pair, Report, content_key, documents
+from sfumato.data.sources import Chat, DataError, Document, Pair, Report, content_key, documents
 from sfumato.text.tokenizer import Tokenizer
 
 FORMAT = 2  # of the files in a cache folder; another number makes another folder
@@ -236,13 +236,20 @@ def _units(found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[list[_Pa
             yield from ([_Part([], text, [])] for text in first)
             yield [_Part([], last, end)]
         elif isinstance(document, Pair):
-            yield [_Part([], document.prompt, [], context=True), _Part([], document.response, end)]
+            yield [*_prompt(document.prompt, tokenizer), _Part([], document.response, end)]
         else:
             last = len(document) - 1
             yield [
                 _Part([tokenizer.roles[role]], content, end if role == "assistant" or index == last else [])
                 for index, (role, content) in enumerate(document)
             ]
+
+
+def _prompt(prompt: str | Chat, tokenizer: Tokenizer) -> list[_Part]:
+    if isinstance(prompt, str):
+        return [_Part([], prompt, [], context=True)]
+    turns = [_Part([tokenizer.roles[role]], content, [], context=True) for role, content in prompt]
+    return [*turns, _Part([tokenizer.roles["assistant"]], "", [], context=True)]
 
 
 def sections(text: str, longest: int = LONGEST) -> list[str]:

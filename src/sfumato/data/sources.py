@@ -29,7 +29,8 @@ class DataError(ValueError):
 class Pair:
     """A prompt, which is only ever read, and the response to it, which is learned and scored."""
 
-    prompt: str
+    prompt: str | Chat
+    """A text, or the turns of a conversation, of which none is learned."""
     response: str
 
 
@@ -73,9 +74,9 @@ def documents(source: Source, report: Report) -> Iterator[Document]:
                 if value.strip():
                     yield value
             elif isinstance(value, Pair):
-                yield value
+                yield value if isinstance(value.prompt, str) else Pair(_chat(value.prompt), value.response)
             elif value:
-                yield tuple((message["role"], message["content"]) for message in value)
+                yield _chat(value)
 
 
 def texts(data: DataConfig) -> Iterator[str]:
@@ -83,7 +84,7 @@ def texts(data: DataConfig) -> Iterator[str]:
     for source in data.sources:
         for document in documents(source, Report(data.on_error)):
             if isinstance(document, Pair):  # two texts, since they are encoded apart
-                yield document.prompt
+                yield from [document.prompt] if isinstance(document.prompt, str) else [c for _, c in document.prompt]
                 yield document.response
             else:
                 yield document if isinstance(document, str) else "\n".join(content for _, content in document)
@@ -209,9 +210,15 @@ def fault(value: Any) -> str | None:
     return None
 
 
+def _chat(messages: Any) -> Chat:
+    return tuple((message["role"], message["content"]) for message in messages)
+
+
 def _pair_fault(pair: Pair) -> str | None:
     for name, part in vars(pair).items():
-        if not isinstance(part, str):
+        if name == "prompt" and isinstance(part, list) and part:
+            pass
+        elif not isinstance(part, str):
             return f"{name} must be a string, got {type(part).__name__}"
         if why := fault(part):
             return f"{name}: {why}"

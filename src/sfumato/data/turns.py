@@ -80,16 +80,18 @@ class Turns:
 
 def _examples(document: Document, template: ChatTemplate) -> Iterator[tuple[list[tuple[str, str]], int]]:
     """For each answer of a document: its role and content behind those of the turns before it; and the hash of all."""
+    first = 0
     if isinstance(document, Pair):
-        document = (("user", document.prompt), ("assistant", document.response))
+        prompt = (("user", document.prompt),) if isinstance(document.prompt, str) else document.prompt
+        document, first = (*prompt, ("assistant", document.response)), len(prompt)
     if isinstance(document, str):
         raise DataError(
             f"expected conversations, {{messages: [...]}} or {{prompt, response}}, got the text {document[:40]!r}; "
             "name the key of the messages as the `field` of the source"
         )
     if template.default_system and document[0][0] != "system":
-        document = (("system", template.default_system), *document)
+        document, first = (("system", template.default_system), *document), first + 1
     hashed = digest(content for _, content in document)
     for i, (role, content) in enumerate(document):
-        if role == "assistant" and i and content.strip():
+        if role == "assistant" and i >= max(1, first) and content.strip():
             yield list(document[: i + 1]), hashed

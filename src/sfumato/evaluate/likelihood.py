@@ -107,7 +107,7 @@ def likelihood(
     return Likelihood(
         nats_per_token=total / tokens,
         bits_per_byte=total / math.log(2) / total_bytes,
-        stderr=_stderr(nats_RS, tokens_R.double()),
+        stderr=ratio_stderr(nats_RS, tokens_R.double()),
         kind="exact" if exact else "bound",
         samples=samples,
         tokens=tokens,
@@ -264,7 +264,7 @@ def _estimator(process: Process, layout: Layout) -> str:
     return f"{kind}{f' in each block of {layout.size}' if isinstance(layout, Block) else ''}, stratified"
 
 
-def _stderr(nats_RS: Tensor, tokens_R: Tensor) -> float:
+def ratio_stderr(nats_RS: Tensor, tokens_R: Tensor) -> float:
     """Standard error of sum(nats) / sum(tokens), rows being independent; even levels make it an upper estimate.
 
     Source: Cochran 1977, "Sampling techniques", section 6.4 (the ratio estimator).

@@ -1,6 +1,6 @@
 """The application: the endpoints, what stands before them, and the page."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from sfumato.serve.workers import Workers
 
 if TYPE_CHECKING:
     from sfumato.serve.adapting import Adapting
+    from sfumato.serve.follow import Follower
     from sfumato.store.feedback import FeedbackStore
 
 TITLE = "Sfumato"
@@ -29,6 +30,7 @@ def create_app(
     options: Options | None = None,
     store: "FeedbackStore | None" = None,
     adapting: "Adapting | None" = None,
+    followers: "Sequence[Follower]" = (),
     *,
     manage: bool = True,
 ) -> FastAPI:
@@ -39,9 +41,11 @@ def create_app(
         options: how it behaves.
         store: where feedback goes; None = it is refused.
         adapting: chooses settings for requests that choose none; None = those are the model's own.
+        followers: keep models at the current version of their registries; whoever runs the server lets them.
         manage: start and stop the workers with the application; else whoever made them does.
     """
-    here = Service(workers, options or Options(), store, adapting)
+    following = {follower.name: follower for follower in followers}
+    here = Service(workers, options or Options(), store, adapting, following)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

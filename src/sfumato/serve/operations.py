@@ -57,6 +57,7 @@ def _facts(here: Service, name: str) -> dict[str, Any]:
         "vocabulary": found.front.tokenizer.vocab_size,
         "sampler": found.front.plan({}).settings.sampler,
         **about,
+        **({"registry": here.followers[name].facts()} if name in here.followers else {}),
     }
     return {"id": name, "object": "model", "created": here.started, "owned_by": "sfumato", "diffusion": facts}
 
@@ -146,7 +147,7 @@ async def reload(body: ReloadRequest, http: Request) -> Response:
     _check_operator(here, http, "reloading needs a key: start the server with --api-key-file, or send it SIGHUP")
     name = here.model(body.model).name
     try:
-        changed = await here.workers.reload(name)
+        changed = await here.reload(name)
     except (ValueError, OSError) as error:  # the reason names folders of this machine
         log.error("model %s: %s", name, error)
         raise BadRequest("model: the new one cannot be used, the old one stays; see the log", "model") from None

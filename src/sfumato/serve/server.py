@@ -10,8 +10,8 @@ from typing import TextIO
 
 import uvicorn
 
+from sfumato.serve.follow import follow_all
 from sfumato.serve.service import Service
-from sfumato.serve.workers import Workers
 
 log = logging.getLogger("sfumato.serve")
 
@@ -57,9 +57,11 @@ async def _run(app: object, service: Service, sock: socket.socket, out: TextIO) 
         loop.add_signal_handler(number, server.end)
     if hasattr(signal, "SIGHUP"):
         loop.add_signal_handler(signal.SIGHUP, server.reload)
+    following = asyncio.ensure_future(follow_all([*service.followers.values()], workers))
     try:
         await server.serve([sock])
     finally:
+        following.cancel()
         await workers.stop(0)
         service.close()
 
@@ -98,7 +100,7 @@ class _Server(uvicorn.Server):
     def reload(self) -> None:
         """Read all models anew."""
         if self.reloading is None or self.reloading.done():
-            self.reloading = asyncio.ensure_future(_reload(self.service.workers))
+            self.reloading = asyncio.ensure_future(_reload(self.service))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -113,10 +115,10 @@ class _Server(uvicorn.Server):
         await stopping
 
 
-async def _reload(workers: Workers) -> None:
-    for name in workers.fronts:
+async def _reload(service: Service) -> None:
+    for name in service.workers.fronts:
         try:
-            changed = await workers.reload(name)
+            changed = await service.reload(name)
         except (ValueError, OSError) as error:
             log.error("model %s: the new one cannot be used, the old one stays: %s", name, error)
         else:

@@ -5,7 +5,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -21,6 +21,7 @@ from sfumato.serve.workers import Workers
 
 if TYPE_CHECKING:
     from sfumato.serve.adapting import Adapting
+    from sfumato.serve.follow import Follower
     from sfumato.store.feedback import FeedbackStore
 
 log = logging.getLogger("sfumato.serve")
@@ -79,6 +80,8 @@ class Service:
     options: Options
     feedback: "FeedbackStore | None" = None
     adapting: "Adapting | None" = None
+    followers: "Mapping[str, Follower]" = field(default_factory=dict)
+    """Of the models that follow a registry, by name."""
     metrics: Metrics = field(default_factory=Metrics)
     memory: Memory = field(default_factory=Memory)
     draining: bool = False
@@ -105,6 +108,18 @@ class Service:
             message = f"model: {name[:80]!r} is not served here; there are {', '.join(fronts)}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return Model(name, *self.workers.prepare(name), self.adapting)
+
+    async def reload(self, name: str) -> bool:
+        """Read a model anew from its folder, or take the version that is current in its registry.
+
+        Returns:
+            Whether it has changed.
+
+        Raises:
+            ValueError, OSError: the new one cannot be used; the old one stays.
+        """
+        follower = self.followers.get(name)
+        return await (follower.look(self.workers) if follower else self.workers.reload(name))
 
     def log_prompts(self, prompts: Sequence[object]) -> None:
         """Write down what was asked, if the operator wants that."""

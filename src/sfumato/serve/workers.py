@@ -74,6 +74,8 @@ class Workers:
             queue_rows: how many rows may wait, besides those that run, before `run` raises `Busy`.
         """
         self.config, self.count, self.queue_rows = config, workers, queue_rows
+        self.paths = dict(config.models)
+        """Folder of each model, by name."""
         self.fronts: dict[str, Front] = {}
         self.versions: dict[str, str] = {}
         self.about: dict[str, Mapping[str, object]] = {}
@@ -95,7 +97,7 @@ class Workers:
             ValueError, OSError: a model cannot be used; one line.
         """
         self._loop = asyncio.get_running_loop()
-        for name, path in self.config.models.items():
+        for name, path in self.paths.items():
             self.fronts[name] = await asyncio.to_thread(Front.load, path)
             self.versions[name] = self.fronts[name].version()
         try:
@@ -206,8 +208,12 @@ class Workers:
         ticket.updates.put_nowait(None)
         return True
 
-    async def reload(self, name: str) -> bool:
+    async def reload(self, name: str, path: str | None = None) -> bool:
         """Load a model anew from its folder; what runs finishes with the old one, what comes next gets the new one.
+
+        Args:
+            name: the model's.
+            path: another folder, which is its own from now on.
 
         Returns:
             Whether the model has changed; if not, nothing was done.
@@ -216,20 +222,20 @@ class Workers:
             ValueError, OSError: the new model cannot be used; the old one stays.
         """
         async with self._reloading:  # of two at once, the second finds nothing new
-            return await self._reload(name)
+            return await self._reload(name, path or self.paths[name])
 
-    async def _reload(self, name: str) -> bool:
-        path = self.config.models[name]
+    async def _reload(self, name: str, path: str) -> bool:
         front = await asyncio.to_thread(Front.load, path)
         old, new = self.versions[name], front.version()
         if old == new:
+            self.paths[name] = path
             return False
         workers = [worker for worker in self._workers.values() if worker.alive]
         loaded = await asyncio.gather(*(self._load(worker, name, path, new) for worker in workers))
         if errors := [reply.error for reply in loaded if reply.error]:
             self._retire(name, new)
             raise ValueError(errors[0])
-        self.fronts[name], self.versions[name] = front, new
+        self.fronts[name], self.versions[name], self.paths[name] = front, new, path
         if loaded:  # else no worker is alive, and the next one loads this version
             self.about[name] = loaded[0].about
         self._loop.call_later(LINGER, self._retire, name, old)
@@ -260,7 +266,7 @@ class Workers:
         threading.Thread(target=self._read, args=(worker,), daemon=True).start()
         threading.Thread(target=self._write, args=(worker,), daemon=True).start()
         try:
-            for name, path in self.config.models.items():
+            for name, path in list(self.paths.items()):
                 reply = await self._load(worker, name, path, self.versions[name])
                 if reply.error or not worker.alive:
                     raise ValueError(reply.error or "the worker died when it had loaded the models")
