@@ -62,6 +62,24 @@ def test_clean_writes_what_stays_with_language_and_licence(
     ]
 
 
+def test_spellings_are_told_and_changed(tmp_path: Path):
+    source = tmp_path / "raw.jsonl"
+    source.write_text(
+        "".join(json.dumps({"text": f"The {word} is here."}) + "\n" for word in ("colour", "gray", "dog"))
+    )
+    found = {}
+    for spelling in ("tag", "british", "american", "both"):
+        out = tmp_path / f"{spelling}.jsonl"
+        assert main(["data", "clean", str(source), "--near", "0", "--spelling", spelling, "--out", str(out)]) == 0
+        lines = map(json.loads, out.read_text("utf-8").splitlines())
+        found[spelling] = [(line["text"].split()[1], line["spelling"]) for line in lines]
+    british, american = ("colour", "british"), ("color", "american")
+    assert found["tag"] == [british, ("gray", "american"), ("dog", "")]
+    assert found["british"] == [british, ("grey", "british"), ("dog", "british")]
+    assert found["american"] == [american, ("gray", "american"), ("dog", "american")]
+    assert found["both"] == [british, american, ("grey", "british"), ("gray", "american"), ("dog", "")]
+
+
 def test_the_same_texts_give_the_same_file(source: Path, tmp_path: Path):
     for name in ("a", "b"):
         assert main(["data", "clean", str(source), str(source), "--out", str(tmp_path / f"{name}.jsonl")]) == 0

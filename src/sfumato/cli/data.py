@@ -72,6 +72,11 @@ class Cleaning(Options):
 
     out: str = option("", "file to write: JSON lines, with the language of each text (.jsonl)")
     licence: str = option("", "licence and attribution of these texts, written into each record")
+    spelling: str = option(
+        "",
+        "tag = note which English spelling each text has; british, american = change it; both = write each in both",
+        ("", "tag", "british", "american", "both"),
+    )
     redact: bool = option(False, "replace e-mail addresses, telephone, card and account numbers, IP addresses")
 
 
@@ -112,14 +117,33 @@ def _through(options: Options, bar: Bar, handle: TextIO | None) -> "CareReport":
     for path in options.sources:
         for document, language in care(options.read(path, broken), report, Path(path).name):
             if report.documents % 100 == 0:
-                bar.show(report.documents, "documents")
-            if handle:
-                line = {**record(document), "language": language, **licence}
-                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+                bar.show(report.documents, f"{report.documents} documents")
+            if isinstance(options, Cleaning) and handle:
+                for spelled, tag in _spelled(document, options.spelling):
+                    line = {**record(spelled), "language": language, **tag, **licence}
+                    handle.write(json.dumps(line, ensure_ascii=False) + "\n")
     report.broken = sum(broken.values())
     if not report.documents:
         raise ConfigError(f"{', '.join(options.sources)}: no text in it; give files that hold some")
     return report
+
+
+def _spelled(document: "Document", spelling: str) -> "Iterator[tuple[Document, dict[str, str]]]":
+    """The document in the spellings that are asked for, each with its tag."""
+    if not spelling:
+        yield document, {}
+        return
+    from functools import partial
+
+    from sfumato.data.care.clean import each, whole
+    from sfumato.data.variants import VARIANTS, respelled, variant_of
+
+    found = variant_of(whole(document))
+    if spelling == "tag" or (spelling == "both" and not found):
+        yield document, {"spelling": found}
+        return
+    for variant in VARIANTS if spelling == "both" else (spelling,):
+        yield each(document, partial(respelled, variant=variant)), {"spelling": variant}
 
 
 @contextmanager

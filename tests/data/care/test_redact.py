@@ -26,7 +26,7 @@ def test_what_has_the_form_of_personal_data_is_replaced(text: str, expected: str
 @pytest.mark.parametrize(
     "text",
     [
-        "DE89 3704 0044 0532 0130 01 is no account",  # the checksum
+        "GB82 WEST 1234 5698 7654 31 is no account",  # the checksum
         "4111 1111 1111 1112 is no card",
         "1111 1111 1111 1111",
         "In 1999-2000 they won 3:2 at 12:30:45, and 10.5 % of 1,234,567.89.",

@@ -1,7 +1,7 @@
 """The way of a document through data care: every change, then every test until one says why it has to go."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from sfumato.data.care.language import Languages
@@ -101,7 +101,7 @@ def whole(document: Document) -> str:
     return "\n".join(content for _, content in document)
 
 
-def each(document: Document, change: Change) -> Document:
+def each(document: Document, change: Callable[[str], str]) -> Document:
     """A change of each of its parts."""
     if isinstance(document, str):
         return change(document)

@@ -5,6 +5,8 @@ sentence of ten words it is right about 99 times in 100; of less it may be wrong
 """
 
 import re
+from functools import cache
+from typing import Any
 
 from sfumato.data.care.seam import missing
 
@@ -27,11 +29,7 @@ class Languages:
             DataError: `py3langid` is not installed.
             ValueError: a code that it does not know.
         """
-        try:
-            from py3langid.langid import MODEL_FILE, LanguageIdentifier
-        except ImportError:
-            raise missing("py3langid", "telling languages apart") from None
-        self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        self._identifier = _identifier()
         known = sorted(self._identifier.labels)
         if strange := [code for code in allowed if code not in known]:
             raise ValueError(f"language: unknown code {strange[0]!r}; expected some of {' '.join(known)}")
@@ -45,3 +43,12 @@ class Languages:
         """Its language, if that is none of the allowed ones."""
         found = self.of(text) if self._allowed else ""
         return f"language {found}" if found and found not in self._allowed else ""
+
+
+@cache
+def _identifier() -> Any:
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError:
+        raise missing("py3langid", "telling languages apart") from None
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
