@@ -10,17 +10,17 @@ from sfumato.data.variants import variant_of
 
 RECIPE = """
 [model]
-width = 32
+width = 64
 layers = 2
-heads = 2
-mlp_width = 64
+heads = 4
+mlp_width = 128
 context = 12
 [tokenizer]
 vocab_size = 420
 [data]
 sources = [{ path = "tagged.jsonl", response = "[{spelling}] {text}" }]
 [train]
-steps = 250
+steps = 200
 batch = 16
 warmup = 5
 device = "cpu"
