@@ -34,6 +34,7 @@ COMMANDS = {
     "feedback": "look at what users thought of a model's texts, and export it",
     "info": "describe a model",
     "classifier": "train a classifier that can guide a model",
+    "data": "look at training text, and clean it",
     "tokenizer": "train a tokenizer",
 }
 

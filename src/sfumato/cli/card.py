@@ -97,19 +97,23 @@ def model_card(
         what=f"A {kind} diffusion language model" if diffusion else "An autoregressive language model",
         parameters=f"{bundle.denoiser.num_parameters():,}",
         facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
-        data="\n".join(_source(corpus, "answers" if config.chat else "documents") for corpus in corpora),
+        data=_sources(corpora, recipe, "answers" if config.chat else "documents"),
         quality=_quality(held_out),
         samples="\n\n".join("\n".join(f"> {line}".rstrip() for line in text.splitlines()) for text in samples),
     )
 
 
-def _source(corpus: "Corpus", units: str) -> str:
-    name = corpus.path if corpus.path.startswith("hf:") else Path(corpus.path).name
-    skipped = f", {corpus.report.skipped} broken lines left out" if corpus.report.skipped else ""
-    return (
-        f"- {name}: {len(corpus.train):,} {units} to train on, {len(corpus.held_out):,} held out, "
-        f"{len(corpus.tokens):,} tokens in all{skipped}"
-    )
+def _sources(corpora: "list[Corpus]", recipe: Recipe, units: str) -> str:
+    """A table of what was read, under which licence, and the digest by which it can be known again."""
+    licences = {source.path: source.licence for source in recipe.data.sources}
+    rows = [f"| source | {units} to train on | held out | tokens | licence | digest |", "|---|---|---|---|---|---|"]
+    for corpus in corpora:
+        name = corpus.path if corpus.path.startswith("hf:") else Path(corpus.path).name
+        skipped = f" ({corpus.report.skipped} broken lines left out)" if corpus.report.skipped else ""
+        counts = f"{len(corpus.train):,}{skipped} | {len(corpus.held_out):,} | {len(corpus.tokens):,}"
+        licence = " ".join(licences.get(corpus.path, "").replace("|", "/").split()) or "not stated"
+        rows.append(f"| {name} | {counts} | {licence} | `{corpus.content[:12]}` |")
+    return "\n".join(rows)
 
 
 def _quality(held_out: "Likelihood | None") -> str:

@@ -54,6 +54,7 @@ class Corpus:
         train: int64, the documents to train on.
         held_out: int64, the documents kept for evaluation, ordered by hash.
         report: lines that were left out.
+        content: digest of what the source held, whatever reads it; see `content_key`.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Corpus:
     train: np.ndarray
     held_out: np.ndarray
     report: Report
+    content: str = ""
 
     def length(self, document: int) -> int:
         """Tokens in a document, its end token included."""
@@ -116,7 +118,8 @@ def _split(corpus: Corpus, limit: int) -> Corpus:
 def _open_source(
     source: Source, root: Path, on_error: str, tokenizer: Tokenizer, encoder: Encoder, progress: Progress | None
 ) -> Corpus:
-    parts = [str(FORMAT), encoder.key, content_key(source), tokenizer.fingerprint]
+    content = content_key(source)
+    parts = [str(FORMAT), encoder.key, content, tokenizer.fingerprint]
     key = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
     corpus = _load(root / key, source.path)
     if corpus is None or (corpus.report.skipped and on_error == "stop"):  # reading again raises at the broken line
@@ -124,7 +127,7 @@ def _open_source(
         corpus = _load(root / key, source.path)
         if corpus is None:
             raise DataError(f"{root / key}: the cache written here cannot be read back; set --data.cache elsewhere")
-    return corpus
+    return replace(corpus, content=content)
 
 
 def _load(folder: Path, path: str) -> Corpus | None:
@@ -140,9 +143,8 @@ def _load(folder: Path, path: str) -> Corpus | None:
         if any(len(column) != len(offsets) - (name != "offsets") for name, column in columns.items()):
             return None
         empty = np.empty(0, np.int64)
-        return Corpus(
-            path, folder.name, tokens, **columns, train=empty, held_out=empty, report=Report(**about["report"])
-        )
+        report = Report(**about["report"])
+        return Corpus(path, folder.name, tokens, **columns, train=empty, held_out=empty, report=report, content="")
     except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError):
         return None
 
