@@ -260,3 +260,32 @@ def test_simulated_users_get_more_of_what_they_want_than_from_any_fixed_settings
     ends = found["best_preset_chosen"]
     assert ends["structured, before"]["best"] == "careful" and ends["structured, after"]["best"] == "fast"
     assert ends["chat, after"]["chosen"][0] > 0.75 and ends["structured, after"]["chosen"][0] > 0.6
+
+
+@pytest.mark.slow
+def test_a_teacher_and_its_students_are_rated_alike(tmp_path: Path):
+    held_out = FOLDER.parent / "recipes" / "data" / "heldout.jsonl"
+    words = f"tiny tiny --data {held_out} --texts 3 --tokens 8 --steps 2 4 --seeds 2 --dtype float32 --threads 1"
+    found = run("distill.py", f"{words} --picture {tmp_path / 'found.svg'}", tmp_path / "found.json", size="")
+    rows = found["rows"]
+    assert [(row["model"], row["steps"], row["nfe"]) for row in rows] == [("tiny", n, n) for n in (2, 4, 2, 4)]
+    assert rows[:2] == rows[2:] and (tmp_path / "found.svg").exists()
+    for row in rows:
+        assert 0 < row["divergence"]["value"] < 0.7 and row["bits_per_byte"]["value"] > 0
+    assert found["real"].keys() == {"bits_per_byte", "entropy"}
+
+
+@pytest.mark.slow
+def test_adaptation_is_followed_from_the_first_token_on(tmp_path: Path):
+    words = "--train.steps 2 --train.tokens 0 --train.batch 2 --train.evaluate_every 1 --model.context 32"
+    done = subprocess.run(
+        [sys.executable, FOLDER / "adaptation.py", "--out", tmp_path, *words.split()],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads((tmp_path / "adaptation.json").read_text("utf-8"))["rows"]}
+    assert len(rows) == 4 and all(row["tokens"] == [64, 128] for row in rows.values())
+    kept, scratch = (rows[name]["bits_per_byte"][0] for name in ("adapted, shift kept", "from scratch"))
+    assert kept < scratch - 1 and (tmp_path / "adaptation.svg").exists()

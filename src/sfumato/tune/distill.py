@@ -85,6 +85,7 @@ class Distillation(Step):
         self.teacher, self.total = teacher, steps
         self.view = View(self.process, self.layout, self.device, self.dtype)
         self.capacity = None  # student and teacher read different positions
+        self.jump = 0.0  # how far the student goes in a step
 
     def __call__(self) -> dict[str, Any]:
         """One step, in a new round perhaps; the record says which, and how many steps the student learns to take."""
