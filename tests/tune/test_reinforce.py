@@ -3,6 +3,7 @@
 Shape letters: B answers, L row length.
 """
 
+import itertools
 import json
 import math
 import signal
@@ -109,6 +110,22 @@ def test_the_gradient_at_the_start_is_the_policy_gradient():
     loss_B.sum().backward()
     assert new_BL.grad is not None
     assert new_BL.grad.tolist() == [[-1, -1, 0], [1, 0, 0]] and clipped_B.tolist() == [0, 0]
+
+
+def test_on_average_it_is_the_gradient_of_the_expected_reward():
+    """All groups of two of three actions, each at its probability; a group's mean takes away 1 / 2 of the gradient."""
+    logits_A = torch.tensor([0.3, -0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    reward_A = torch.tensor([1.0, 0.0, 0.25], dtype=torch.float64)
+    (truth_A,) = torch.autograd.grad((logits_A.softmax(dim=0) * reward_A).sum(), logits_A)
+    found_A = torch.zeros(3, dtype=torch.float64)
+    for group in itertools.product(range(3), repeat=2):
+        log_p_A = logits_A.log_softmax(dim=0)
+        new_B1, scored_B1 = log_p_A[list(group)][:, None], torch.ones(2, 1, dtype=torch.bool)
+        advantage_B = advantages(reward_A[list(group)], 2, normalise=False)
+        loss_B, _, _ = policy_loss(new_B1, new_B1.detach(), None, advantage_B, scored_B1, ReinforceConfig())
+        (slope_A,) = torch.autograd.grad(loss_B.mean(), logits_A, retain_graph=True)
+        found_A -= log_p_A[list(group)].detach().sum().exp() * slope_A
+    torch.testing.assert_close(found_A, truth_A / 2)
 
 
 def test_a_ratio_counts_no_further_than_the_clip():

@@ -105,6 +105,8 @@ def model_card(
 
 def _sources(corpora: "list[Corpus]", recipe: Recipe, units: str) -> str:
     """A table of what was read, under which licence, and the digest by which it can be known again."""
+    if not corpora:
+        return _learned_from(recipe)
     licences = {source.path: source.licence for source in recipe.data.sources}
     rows = [f"| source | {units} to train on | held out | tokens | licence | digest |", "|---|---|---|---|---|---|"]
     for corpus in corpora:
@@ -113,6 +115,18 @@ def _sources(corpora: "list[Corpus]", recipe: Recipe, units: str) -> str:
         counts = f"{len(corpus.train):,}{skipped} | {len(corpus.held_out):,} | {len(corpus.tokens):,}"
         licence = " ".join(licences.get(corpus.path, "").replace("|", "/").split()) or "not stated"
         rows.append(f"| {name} | {counts} | {licence} | `{corpus.content[:12]}` |")
+    return "\n".join(rows)
+
+
+def _learned_from(recipe: Recipe) -> str:
+    """What a tuning method that has no corpora learned from."""
+    if recipe.method == "reinforce" and recipe.reinforce.task:
+        return f"- problems of {recipe.reinforce.task}; rewarded: {', '.join(recipe.reinforce.reward)}"
+    units = {"preference": "pairs of answers", "reinforce": "prompts"}.get(recipe.method, "documents")
+    rows = []
+    for source in recipe.data.sources:
+        name = source.path if source.path.startswith("hf:") else Path(source.path).name
+        rows.append(f"- {name}: {units}, licence: {' '.join(source.licence.split()) or 'not stated'}")
     return "\n".join(rows)
 
 

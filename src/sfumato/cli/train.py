@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sfumato.evaluate import Likelihood
     from sfumato.model.bundle import Bundle
 
+AIMS = ("margin", "accuracy", "reward")  # figures of tuning methods that are shown while they run
 ROWS, SAMPLES = 64, 4  # of held-out text, and noisings of each: an estimate good to about 1 %
 
 
@@ -79,7 +80,7 @@ def follow(options: Options, out: TextIO, *, tuned: bool = False) -> int:
             )
         print(f"{model}: {result.get('step', watch.steps)} steps{held_out}", file=out)
         prompt = shlex.quote(recipe.train.sample_prompt or "Once upon a time")
-        again = "chat" if tuned and recipe.method == "answers" else f"generate {prompt}"
+        again = "chat" if watch.chats else f"generate {prompt}"
         print(f"try it: sfumato {again} --model {shlex.quote(str(model))}", file=out)
     if number:
         done = result.get("step", 0)
@@ -106,6 +107,8 @@ class Watch:
     loss: float = 0.0
     speed: float = 0.0
     seen: int = 0
+    chats: bool = False
+    """Whether the finished model knows conversations."""
 
     def reading(self, path: str, documents: int, tokens: int) -> None:
         """So much of a source has been tokenised."""
@@ -135,9 +138,12 @@ class Watch:
         self.speed += rate * (record["tokens_per_second"] - self.speed)
         done = record["step"]
         skipped = f"  skipped {record['skipped']}" if record["skipped"] else ""
-        self.bar.show(done, f"loss {self.loss:.3f}  {self.speed:.0f} tokens/s{skipped}")
+        aims = "".join(f"  {name} {record[name]:.3f}" for name in AIMS if name in record)
+        self.bar.show(done, f"loss {self.loss:.3f}{aims}  {self.speed:.0f} tokens/s{skipped}")
         if "held_out_bits_per_byte" in record:
             self.bar.say(f"step {done}: loss {self.loss:.3f}, held-out {self.figure()}")
+        if kept := [f"{name} {record[f'held_out_{name}']:.3f}" for name in AIMS if f"held_out_{name}" in record]:
+            self.bar.say(f"step {done}: held-out {', '.join(kept)}")
 
     def evaluate(self, bundle: "Bundle", corpora: "list[Corpus]") -> dict[str, float]:
         """The likelihood of a fixed part of the held-out text; nothing where none is held out."""
@@ -174,6 +180,7 @@ class Watch:
         """The model card."""
         from sfumato.cli.card import model_card
 
+        self.chats = bundle.config.chat is not None
         if self.held_out_step != bundle.config.made["steps"]:  # this run was complete when it was started again
             self.evaluate(bundle, corpora)
         samples = [self.sample(bundle, seed) for seed in range(3)]

@@ -65,8 +65,9 @@ def written(
             steps = plan.steps(rows[i].room)
             decoder.add(plan.request(rows[i].tokens, rows[i].editable, steps=steps, seed=seeds[i]))
         while decoder.busy:
-            done = [event for event in decoder.step() if event.tokens is not None]
-            found |= {begin + event.request: event.tokens for event in done if event.tokens is not None}
+            for event in decoder.step():
+                if event.tokens is not None:
+                    found[begin + event.request] = event.tokens
     return [found[i] for i in range(len(rows))]
 
 

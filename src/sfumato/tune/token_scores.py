@@ -65,7 +65,8 @@ def masks(view: View, answers: Answers, seeds_B: Tensor, *, estimator: str, prom
         )
     noised = _one_pass(process, answers, seeds_B, prompt_masking)
     if estimator == "coupled":
-        noised, where = _coupled(process, answers, seeds_B), _twice(where)
+        noised = _coupled(process, answers, seeds_B)
+        where = where.at((torch.arange(len(noised.inputs_BL)) % len(seeds_B),))
     return Masks(noised.to(view.device), where.to(view.device), len(seeds_B))
 
 
@@ -107,8 +108,3 @@ def _noised(process: Masked, clean_CL: Tensor, masked_CL: Tensor, scored_CL: Ten
 
 def _random(answers: Answers, seeds_B: Tensor, purpose: int) -> Tensor:
     return rng.uniform(seeds_B[:, None], torch.arange(answers.tokens_BL.shape[1])[None], purpose)
-
-
-def _twice(where: Where) -> Where:
-    fields = (where.position_BQ, where.document_BQ, where.block_BQ)
-    return Where(*(None if field is None else torch.cat((field, field)) for field in fields))  # type: ignore[arg-type]
