@@ -51,7 +51,7 @@ def test_a_body_of_another_kind_is_refused(here):
     assert send(here, b'{"prompt": "a"}', "text/plain").status_code == 400
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", PATH, 405), ("POST", "/v1/embeddings", 404)])
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", PATH, 405), ("POST", "/v1/moderations", 404)])
 def test_what_is_not_there_is_told_in_the_envelope(here, method: str, path: str, status: int):
     response = here.ask(method, path)
     assert response.status_code == status and response.json()["error"]["message"]
