@@ -1,5 +1,6 @@
 """Every command and every Python block in the README and the docs runs."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ from sfumato.cli import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHORTENED = ("train", "tune", "improve")
 SHORTER = ["--train.steps", "2", "--train.batch", "2", "--train.threads", "1"]  # the run itself is tested elsewhere
 
 
@@ -30,16 +32,33 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def background():
+    """Starts a server, and waits until it serves; ends it with the page."""
+    with contextlib.ExitStack() as stack:
+
+        def start(words: list[str]) -> None:
+            command = [sys.executable, "-m", "sfumato", *words]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(process.terminate)
+            assert process.stdout and " at http" in process.stdout.readline()
+
+        yield start
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=lambda page: page.name)
-def test_commands_run(page, workplace, capfd):
+def test_commands_run(page, workplace, capfd, background):
     for line in "".join(blocks(page, "sh")).splitlines():
-        if line.startswith("echo "):
+        if line.startswith(("echo ", "curl ")):
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
             subprocess.run(["bash", "-ec", line], check=True, env={**os.environ, "PATH": path})
             continue
         program, *words = shlex.split(line, comments=True)
         assert program == "sfumato", line
-        code = main([*words, *(SHORTER if words[0] in ("train", "tune") else [])])
+        if words[-1] == "&":
+            background(words[:-1])
+            continue
+        code = main([*words, *(SHORTER if words[0] in SHORTENED else [])])
         assert code == 0, (line, capfd.readouterr().err)
 
 

@@ -40,6 +40,12 @@ def test_pairs_are_a_question_and_its_answer(tokenizer: Tokenizer):
     assert row == rows(tokenizer, CHAT[:2], fill=False)[0]
 
 
+def test_of_a_conversation_and_its_response_the_response_alone_is_learned(tokenizer: Tokenizer):
+    for system in ("", "Be kind."):
+        [row] = rows(tokenizer, Pair(CHAT[:3], "No."), fill=False, system=system)
+        assert row == rows(tokenizer, CHAT, fill=False, system=system)[1]
+
+
 def test_a_conversation_is_held_out_as_a_whole(tokenizer: Tokenizer):
     first, second = rows(tokenizer, CHAT)
     assert first.hash == second.hash != rows(tokenizer, CHAT[:2])[0].hash

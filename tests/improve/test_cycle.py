@@ -181,6 +181,7 @@ def test_a_person_looks_at_the_dataset_before_it_is_learned(registry, give, impr
     assert improve(give([]), "--dataset", outcome["dataset"])["status"] == "nothing"
     again = Dataset.load(Path(improve(give([]), "--collect-only")["dataset"]))
     assert again.items and not any(item.keep for item in again.items)
+    assert improve(give(GOOD[:1], owner="eve"), "--new", 2)["status"] == "nothing"
 
 
 def test_watching_runs_a_cycle_when_enough_is_new(registry, give, improve, monkeypatch, capsys):

@@ -94,7 +94,7 @@ def test_good_feedback_is_promoted_poison_is_refused_and_all_can_be_undone(servi
 
     def visit() -> None:
         while not stop.is_set():
-            answered.append(service.ask("red 3"))
+            answered.append(service.ask("blue 3"))
             time.sleep(0.05)
 
     visitor = threading.Thread(target=visit)
@@ -107,7 +107,7 @@ def test_good_feedback_is_promoted_poison_is_refused_and_all_can_be_undone(servi
     second = registry.current()
     assert second.parent == first.id and second.dataset and second.recipes
     assert [service.says(f"white {i}") for i in (77, 91)] == ["u"] * 2 and service.says("pink 66") == "w"
-    assert {answer["choices"][0]["message"]["content"] for answer in answered} == {"a b"}  # nobody noticed
+    assert {answer["choices"][0]["message"]["content"] for answer in answered} == {"c"}  # nobody noticed
     assert {answer["system_fingerprint"] for answer in answered} <= {first.fingerprint, second.fingerprint}
 
     chance = random.Random(1)
@@ -118,11 +118,11 @@ def test_good_feedback_is_promoted_poison_is_refused_and_all_can_be_undone(servi
     print(outcome)
     assert outcome["status"] == "refused", outcome
     assert "held-out text" in outcome["reasons"][0] and "is allowed" in outcome["reasons"][0]
-    assert registry.current() == second and service.version() == second.id and service.says("red 3") == "a b"
+    assert registry.current() == second and service.version() == second.id and service.says("blue 3") == "c"
     refused = registry.find(outcome["version"])
     assert registry.evidence(refused)["passed"] is False
     assert main(["models", "promote", refused.id, "--registry", str(registry.folder)]) == 2
 
     assert main(["models", "rollback", "--registry", str(registry.folder)]) == 0
     service.until(first.id)
-    assert service.says("white 77") != "u" and service.says("red 3") == "a b"
+    assert service.says("white 77") != "u" and service.says("blue 3") == "c"

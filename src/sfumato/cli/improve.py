@@ -141,7 +141,8 @@ def _found(source: Source) -> Source:
 
 def _dataset(options: Options, registry: "Registry", work: Path, bar: Bar) -> "Dataset | None":
     """The dataset to learn from; None where there is too little that is new."""
-    from sfumato.improve.dataset import Dataset, latest, save
+    from sfumato.improve.cycle import feedback_used
+    from sfumato.improve.dataset import Dataset, save
     from sfumato.improve.items import gather
     from sfumato.sample.front import Front
 
@@ -150,8 +151,7 @@ def _dataset(options: Options, registry: "Registry", work: Path, bar: Bar) -> "D
     bar.begin("reading feedback")
     kind = "completion" if Front.load(registry.model(registry.current())).chat_template is None else "chat"
     with open_feedback(options.feedback) as store:
-        before = latest(work / "datasets")
-        new = sum(store.counts().values()) - (before.manifest["feedback"] if before else 0)
+        new = sum(store.counts().values()) - feedback_used(work)
         if new < options.new and not options.documents and not options.collect_only:
             return None
         gathered = gather(store.read(), kind=kind, models=options.models)

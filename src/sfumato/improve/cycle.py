@@ -91,6 +91,17 @@ def unfinished(work: Path) -> Path | None:
     return found[-1] if found and (found[-1] / "plan.json").exists() and not _result(found[-1]).exists() else None
 
 
+def feedback_used(work: Path) -> int:
+    """How much feedback there was when the last cycle began."""
+    for folder in sorted((work / "cycles").glob("[0-9]*"), reverse=True):
+        try:
+            plan = json.loads((folder / "plan.json").read_text("utf-8"))
+            return json.loads((Path(plan["dataset"]) / "manifest.json").read_text("utf-8"))["feedback"]
+        except FileNotFoundError:
+            continue
+    return 0
+
+
 def begin(registry: Registry, dataset: Dataset, wish: Wish, work: Path) -> Path | None:
     """Plan a cycle.
 

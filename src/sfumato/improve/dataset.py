@@ -165,9 +165,3 @@ def _left_out_before(parent: Path) -> set[str]:
             except (ValueError, AttributeError, KeyError):
                 continue  # `Dataset.load` tells about it
     return found
-
-
-def latest(parent: Path) -> Dataset | None:
-    """The newest dataset of a folder, if there is one."""
-    found = [Dataset.load(path.parent) for path in parent.glob("[!.]*/manifest.json")]
-    return max(found, key=lambda dataset: (dataset.manifest["cursor"], dataset.manifest["created"]), default=None)

@@ -22,7 +22,7 @@ from sfumato.sample.language_model import LanguageModel
 from sfumato.train.denoising import turns
 
 ROWS = 128  # of text at most, and as many answers and pairs
-SEQUENCES = 512  # that are predicted, about: the fewer rows there are, the more noisings of each
+SEQUENCES = 256  # that are predicted, about: the fewer rows there are, the more noisings of each
 SEED = 3
 KEPT, NEW = "held-out text", "new documents"
 
