@@ -44,15 +44,18 @@ class Options:
         from sfumato.data.care.repair import Repair
 
         languages = Languages(self.language)
-        known = [whole(document) for path in self.against for document in self.read(path, {})]
+
+        def known() -> Iterator[str]:
+            return (whole(document) for path in self.against for document in self.read(path, {}))
+
         return Care(
             changes=[*([Repair()] if self.repair else []), *([Redact()] if self.redact else [])],
             tests=[
                 Length(self.shortest, self.longest),
                 languages,
                 Repetition(self.repetition),
-                Exact(known),
-                *([Near(self.near, known)] if self.near else []),
+                Exact(known()),
+                *([Near(self.near, known())] if self.near else []),
             ],
             languages=languages,
         )

@@ -1,11 +1,12 @@
 """`/v1/embeddings`: what texts mean, as vectors."""
 
 import base64
+import json
 from collections.abc import Sequence
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from sfumato.serve.engine import Reading
 from sfumato.serve.replies import EmbeddingList, answers
@@ -32,17 +33,9 @@ async def embeddings(body: EmbeddingRequest, http: Request) -> Response:
     found_NE: np.ndarray = await answer_of(here, http, reading)
     size = sum(map(len, tokens))
     here.metrics.embedded(model.name, size)
-    return JSONResponse(
-        {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": _encoded(row_E, body.encoding_format)}
-                for index, row_E in enumerate(found_NE)
-            ],
-            "model": model.name,
-            "usage": {"prompt_tokens": size, "total_tokens": size},
-        }
-    )
+    data = await here.prepare("input", _data, found_NE, body.encoding_format)
+    rest = json.dumps({"model": model.name, "usage": {"prompt_tokens": size, "total_tokens": size}})
+    return Response(f'{{"object": "list", "data": [{data}], {rest[1:]}', media_type="application/json")
 
 
 def _tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -51,5 +44,11 @@ def _tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[tuple[int, ...]
     return tuple(map(tuple, tokenizer.encode_batch(texts)))
 
 
-def _encoded(row_E: np.ndarray, form: str | None) -> list[float] | str:
-    return base64.b64encode(row_E.astype("<f4").tobytes()).decode() if form == "base64" else row_E.tolist()
+def _data(found_NE: np.ndarray, form: str | None) -> str:
+    """The entries in JSON, row by row: millions of numbers in one call would hold up everybody else's stream."""
+
+    def entry(index: int, row_E: np.ndarray) -> str:
+        vector = base64.b64encode(row_E.astype("<f4").tobytes()).decode() if form == "base64" else row_E.tolist()
+        return json.dumps({"object": "embedding", "index": index, "embedding": vector})
+
+    return ", ".join(entry(index, row_E) for index, row_E in enumerate(found_NE))
