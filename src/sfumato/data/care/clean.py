@@ -97,7 +97,7 @@ def whole(document: Document) -> str:
     if isinstance(document, str):
         return document
     if isinstance(document, Pair):
-        return f"{document.prompt}\n{document.response}"
+        return f"{whole(document.prompt)}\n{document.response}"
     return "\n".join(content for _, content in document)
 
 
@@ -106,9 +106,12 @@ def each(document: Document, change: Callable[[str], str]) -> Document:
     if isinstance(document, str):
         return change(document)
     if isinstance(document, Pair):
-        return replace(document, prompt=change(document.prompt), response=change(document.response))
-    changed: Chat = tuple((role, change(content)) for role, content in document)
-    return changed
+        return replace(document, prompt=_changed(document.prompt, change), response=change(document.response))
+    return _changed(document, change)
+
+
+def _changed(said: str | Chat, change: Callable[[str], str]) -> str | Chat:
+    return change(said) if isinstance(said, str) else tuple((role, change(content)) for role, content in said)
 
 
 def record(document: Document) -> dict[str, object]:
@@ -116,8 +119,12 @@ def record(document: Document) -> dict[str, object]:
     if isinstance(document, str):
         return {"text": document}
     if isinstance(document, Pair):
-        return {"prompt": document.prompt, "response": document.response}
-    return {"messages": [{"role": role, "content": content} for role, content in document]}
+        return {"prompt": _plain(document.prompt), "response": document.response}
+    return {"messages": _plain(document)}
+
+
+def _plain(said: str | Chat) -> str | list[dict[str, str]]:
+    return said if isinstance(said, str) else [{"role": role, "content": content} for role, content in said]
 
 
 def _difference(before: str, after: str) -> str:
