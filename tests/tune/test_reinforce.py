@@ -33,7 +33,7 @@ from sfumato.sample.language_model import LanguageModel
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.loop import train
 from sfumato.tune.methods import tune
-from sfumato.tune.prompts import Listed, Problems
+from sfumato.tune.prompts import Listed, Problems, prompts_of
 from sfumato.tune.reinforce import advantages, policy_loss, prepare
 
 COLOURS = "red blue green black".split()
@@ -230,6 +230,16 @@ def test_prompts_of_the_data_are_held_out_by_their_text():
     held_out, asked = prompts.held_out(100), prompts.take(200)
     assert 3 < len(held_out) < 20
     assert {record["prompt"] for record in asked} == {r["prompt"] for r in records if r not in held_out}
+
+
+def test_conversations_are_asked_up_to_their_last_answer(tmp_path: Path):
+    user, assistant = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+    lines = [{"messages": [user]}, {"messages": [user, assistant]}]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = DataConfig((Source(str(tmp_path / "chats.jsonl")),), held_out=0.0)
+    found = prompts_of(Recipe(method="reinforce", data=data), None).take(2)
+    assert all(record["messages"] == [user] for record in found)
+    assert sorted(record.get("response", "") for record in found) == ["", "Hello"]
 
 
 def test_a_task_and_in_place_problems_can_be_asked(recipe: Callable[..., Recipe], tmp_path: Path):

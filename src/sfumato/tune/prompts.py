@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from sfumato.config import ConfigError, Recipe
 from sfumato.data.cache import digest
-from sfumato.data.sources import DataError, Document, Pair, Report, documents
+from sfumato.data.sources import Chat, DataError, Document, Pair, Report, documents
 from sfumato.evaluate.tasks.problem import Problem, Task
 from sfumato.sample.front import Front
 from sfumato.text.prompt import Row
@@ -157,8 +157,13 @@ def _asked(document: Document) -> Record:
     if isinstance(document, str):
         return {"prompt": document}
     if isinstance(document, Pair):
-        return vars(document)
-    messages = [{"role": role, "content": content} for role, content in document]
-    if messages[-1]["role"] != "assistant":
-        return {"messages": messages}
-    return {"messages": messages[:-1], "response": messages[-1]["content"]}
+        if isinstance(document.prompt, str):
+            return {"prompt": document.prompt, "response": document.response}
+        return {"messages": _messages(document.prompt), "response": document.response}
+    if document[-1][0] != "assistant":
+        return {"messages": _messages(document)}
+    return {"messages": _messages(document[:-1]), "response": document[-1][1]}
+
+
+def _messages(turns: Chat) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
