@@ -184,6 +184,13 @@ def test_a_person_looks_at_the_dataset_before_it_is_learned(registry, give, impr
     assert improve(give(GOOD[:1], owner="eve"), "--new", 2)["status"] == "nothing"
 
 
+def test_what_looks_like_personal_data_is_not_learned(give, improve):
+    feedback = give([("white 1", "ask ada@example.org"), ("white 2", "u")])
+    for words, found in (([], "ask [email]"), (["--no-redact"], "ask ada@example.org")):
+        dataset = Dataset.load(Path(improve(feedback, "--collect-only", *words)["dataset"]))
+        assert found in {item.response for item in dataset.items}
+
+
 def test_watching_runs_a_cycle_when_enough_is_new(registry, give, improve, monkeypatch, capsys):
     looks = []
 

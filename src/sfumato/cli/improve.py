@@ -30,6 +30,7 @@ class Options:
     documents: tuple[str, ...] = option((), "new documents to learn beside the recipe's own, as PATH[@WEIGHT]")
     held_out: tuple[str, ...] = option((), "text that no model learns from, to show that nothing was forgotten")
     models: tuple[str, ...] = option((), "only feedback about models of these names (default: about all)")
+    redact: bool = option(True, "replace e-mail addresses, telephone, card and account numbers, IP addresses")
     dataset: str = option("", "learn from this dataset, which --collect-only made, instead of making one")
     collect_only: bool = option(False, "make the dataset, for a person to look at, and stop there")
     dry_run: bool = option(False, "tune and judge, but promote nothing")
@@ -141,6 +142,7 @@ def _found(source: Source) -> Source:
 
 def _dataset(options: Options, registry: "Registry", work: Path, bar: Bar) -> "Dataset | None":
     """The dataset to learn from; None where there is too little that is new."""
+    from sfumato.data.care.redact import Redact
     from sfumato.improve.cycle import feedback_used
     from sfumato.improve.dataset import Dataset, save
     from sfumato.improve.items import gather
@@ -154,7 +156,8 @@ def _dataset(options: Options, registry: "Registry", work: Path, bar: Bar) -> "D
         new = sum(store.counts().values()) - feedback_used(work)
         if new < options.new and not options.documents and not options.collect_only:
             return None
-        gathered = gather(store.read(), kind=kind, models=options.models)
+        changed = {"redact": Redact()} if options.redact else {}
+        gathered = gather(store.read(), kind=kind, models=options.models, **changed)
     dataset = save(gathered, work / "datasets", kind=kind, held_out=options.feedback_held_out)
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in dataset.counts().items() if count)
     bar.say(f"{dataset.folder}: {counts or 'nothing to learn from'}")
