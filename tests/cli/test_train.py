@@ -61,7 +61,7 @@ def test_the_model_card_says_what_it_is_and_names_no_folder(trained: Path):
     card = (trained / "model" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# mini\n\nA masked diffusion language model of ")
     assert f"at most **{records(trained)[-1]['held_out_bits_per_byte']:.3f} bits/byte**" in card
-    assert "stories.jsonl: " in card and "4 steps, 512 tokens" in card and card.count("> The cat") == 3
+    assert "stories.jsonl" in card and "4 steps, 512 tokens" in card and card.count("> The cat") == 3
     assert "Licence" in card and "limits" in card
     assert str(trained.parent) not in card
 
