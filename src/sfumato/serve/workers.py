@@ -231,7 +231,9 @@ class Workers:
             self.paths[name] = path
             return False
         workers = [worker for worker in self._workers.values() if worker.alive]
-        loaded = await asyncio.gather(*(self._load(worker, name, path, new) for worker in workers))
+        replies = await asyncio.gather(*(self._load(worker, name, path, new) for worker in workers))
+        # One that died of the old model, as it began, says nothing about this one; who takes its place loads this one.
+        loaded = [reply for worker, reply in zip(workers, replies, strict=True) if worker.alive or worker.begun]
         if errors := [reply.error for reply in loaded if reply.error]:
             self._retire(name, new)
             raise ValueError(errors[0])
