@@ -183,6 +183,15 @@ def test_groups_of_equal_answers_teach_nothing(recipe: Callable[..., Recipe], tm
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_no_step_is_left_out_for_a_loss_that_says_nothing(recipe: Callable[..., Recipe]):
+    """The loss is rounding: above that of 100 steps of which none had a signal, and below it, by chance."""
+    wanted = recipe(steps=200)
+    run = prepare(wanted, LanguageModel.load(wanted.init, "cpu").tokenizer, 200, None)
+    run.state.step, run.state.loss_mean, run.state.loss_square = 120, -1e-7, 1e-14
+    record = run.step()
+    assert record["signal"] > 0 and record["grad_norm"] > 0 and record["skipped"] == 0
+
+
 def test_micro_batches_change_nothing_but_rounding(recipe: Callable[..., Recipe], tmp_path: Path):
     tune(recipe(batch=16, steps=2), tmp_path / "one")
     tune(recipe(batch=4, accumulate=4, steps=2), tmp_path / "four")

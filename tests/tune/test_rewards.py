@@ -5,6 +5,7 @@ import pytest
 from sfumato.cli.task import TASKS as COMMAND
 from sfumato.config import ConfigError
 from sfumato.config.tuning import ReinforceConfig
+from sfumato.data.sources import DataError
 from sfumato.evaluate.tasks.addition import Addition
 from sfumato.evaluate.tasks.named import TASKS, task_of
 from sfumato.evaluate.tasks.sudoku import Sudoku
@@ -94,9 +95,17 @@ def test_tasks_by_name():
         (["regex"], {}, "regex needs reinforce.pattern"),
         (["regex"], {"pattern": "("}, "reinforce.pattern: not a regular expression"),
         (["json@a"], {}, "expected NAME@WEIGHT"),
+        (["json@nan"], {}, "expected NAME@WEIGHT"),
+        (["addition"], {}, "addition needs reinforce.task = addition"),
+        (["sudoku"], {"task": "countdown"}, "sudoku needs reinforce.task = sudoku"),
         ([], {}, "expected at least one"),
     ],
 )
 def test_mistakes_are_one_line(names: list[str], settings: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         reward(*names, **settings)
+
+
+def test_a_match_needs_something_to_match():
+    with pytest.raises(DataError, match="match needs prompts with their responses"):
+        reward("match")({"prompt": "Hi"}, "a")

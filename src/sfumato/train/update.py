@@ -18,9 +18,16 @@ SPIKE_AFTER = 100  # steps before spikes are judged
 class Update:
     """Takes the gradients that a loss has left on the network."""
 
-    def __init__(self, recipe: Recipe, state: State, steps: int):
-        """Everything that stays the same from step to step; `steps` is their number."""
-        self.recipe, self.state, self.steps = recipe, state, steps
+    def __init__(self, recipe: Recipe, state: State, steps: int, *, spikes: bool = True):
+        """Everything that stays the same from step to step.
+
+        Args:
+            recipe: how to update.
+            state: what is updated.
+            steps: their number.
+            spikes: leave out steps whose loss is one; not for losses that do not say how well the model does.
+        """
+        self.recipe, self.state, self.steps, self.spikes = recipe, state, steps, spikes
 
     def __call__(self, loss: Tensor, tokens: int, start: float) -> dict[str, Any]:
         """Make the step, unless its loss is a spike or not finite, and clear the gradients.
@@ -60,7 +67,8 @@ class Update:
         state = self.state
         sd = math.sqrt(max(state.loss_square - state.loss_mean**2, 0.0))
         finite = math.isfinite(loss) and math.isfinite(norm)
-        spike = state.step >= SPIKE_AFTER and loss > state.loss_mean + SPIKE_SDS * max(sd, 0.01 * state.loss_mean)
+        judged = self.spikes and state.step >= SPIKE_AFTER
+        spike = judged and loss > state.loss_mean + SPIKE_SDS * max(sd, 0.01 * state.loss_mean)
         if not finite or spike:
             return False
         rate = max(0.02, 1 / (state.step + 1))

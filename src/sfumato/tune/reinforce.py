@@ -148,7 +148,8 @@ class Step:
     def __init__(self, recipe: Recipe, policy: Policy, reward: Reward, state: State, steps: int):
         """Everything that stays the same from step to step."""
         self.recipe, self.policy, self.reward, self.state, self.steps = recipe, policy, reward, state, steps
-        self.update = Update(recipe, state, steps)
+        # The loss of new answers is 0 but for rounding, whatever there is to learn: nothing to judge a step by.
+        self.update = Update(recipe, state, steps, spikes=False)
         assert isinstance(state.stream, Experience)
         self.experience = state.stream
         self.front = Front(policy.config, policy.tokenizer.to_json())

@@ -5,6 +5,7 @@ new reward is a function here and an entry in `reward_of`.
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,11 @@ from typing import Any, Protocol
 
 from sfumato.config import ConfigError, closest
 from sfumato.config.tuning import ReinforceConfig
-from sfumato.evaluate.tasks.countdown import evaluated
+from sfumato.data.sources import DataError
+from sfumato.evaluate.tasks.addition import Addition
+from sfumato.evaluate.tasks.countdown import Countdown, evaluated
 from sfumato.evaluate.tasks.problem import Problem, Task
+from sfumato.evaluate.tasks.sudoku import Sudoku
 
 Record = Mapping[str, Any]
 """What was asked: `prompt` or `messages`, the known `response` where there is one, `template` of in-place problems."""
@@ -66,7 +70,9 @@ def sudoku(record: Record, text: str) -> float:
 
 
 def match(record: Record, text: str) -> float:
-    """1 for the known response, but for space around it."""
+    """1 for the known response, but for space around it. DataError: there is none."""
+    if not record.get("response"):
+        raise DataError("reinforce.reward: match needs prompts with their responses; the data holds one without")
     return float(text.strip() == record["response"].strip())
 
 
@@ -117,9 +123,9 @@ def reward_of(config: ReinforceConfig, task: Task | None) -> Reward:
         ConfigError: an unknown name or a bad weight, or a reward that lacks what it needs.
     """
     known: dict[str, Reward | str] = {
-        "addition": addition,
-        "countdown": countdown,
-        "sudoku": sudoku,
+        "addition": addition if isinstance(task, Addition) else "needs reinforce.task = addition",
+        "countdown": countdown if isinstance(task, Countdown) else "needs reinforce.task = countdown",
+        "sudoku": sudoku if isinstance(task, Sudoku) else "needs reinforce.task = sudoku",
         "match": match,
         "json": is_json,
         "solved": solves(task) if task else "needs reinforce.task",
@@ -147,6 +153,9 @@ def _sum(chosen: Sequence[tuple[Reward, float]]) -> Reward:
 
 def _weight(text: str, weight: str) -> float:
     try:
-        return float(weight)
+        found = float(weight)
     except ValueError:
-        raise ConfigError(f"reinforce.reward: expected NAME@WEIGHT such as json@0.2, got {text!r}") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise ConfigError(f"reinforce.reward: expected NAME@WEIGHT such as json@0.2, got {text!r}")
+    return found
