@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sfumato.canvas import Where
 from sfumato.data.batches import Batch
-from sfumato.evaluate.likelihood import _nats, _noised
+from sfumato.evaluate.likelihood import estimates, noised_rows
 from sfumato.model.layout import Block, Full, Layout
 from sfumato.model.transformer import Transformer
 from sfumato.process import Masked
@@ -88,8 +88,9 @@ def test_the_likelihood_is_that_of_one_forward_a_token(layout: Layout):
     position_BL = torch.arange(length).expand_as(tokens_BL)
     batch = Batch(tokens_BL, position_BL, torch.zeros_like(tokens_BL), position_BL > 0)
     place_B, samples = torch.arange(6), 2
-    nats_B = _nats(network, PROCESS, layout, batch, place_B, samples, 0, torch.device("cpu"))
-    noised, _ = _noised(PROCESS, layout, batch, place_B // samples, place_B % samples, samples, 0, None)
+    nats_B = estimates(network, PROCESS, layout, batch, samples=samples).flatten()
+    row_B, sample_B = place_B // samples, place_B % samples
+    noised, _ = noised_rows(PROCESS, layout, batch.select(row_B), row_B, sample_B, samples, 0)
     expected_B = torch.zeros(6, dtype=torch.float64)
     for index in noised.index_N.tolist():
         row, i = divmod(index, length)
