@@ -145,7 +145,7 @@ def ours(setting: Setting, name: str, kind: str, logit_share: float, step: type[
     state = State(denoiser, build_optimisers(denoiser, setting.train), average, setting.stream())
     once = step(Recipe(model=setting.model, process=process, train=setting.train), config, state, steps=1 << 30)
     watch = bench.Stopwatch(setting.device)
-    once._update = watch.around(once._update)
+    once.update._update = watch.around(once.update._update)
     fixed = setting.fixed()
 
     def quality() -> float:
