@@ -93,3 +93,10 @@ def test_a_mistake_leaves_no_file(refused: Callable[..., str], source: Path, tmp
     assert "no such file" in refused("data", "clean", tmp_path / "none", "--out", out)
     assert "between 0 and 1" in refused("data", "check", source, "--near", "2")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw.jsonl"]
+
+
+def test_what_is_read_is_never_replaced(refused: Callable[..., str], source: Path, tmp_path: Path):
+    before = source.read_bytes()
+    for words in ([source], [tmp_path], [tmp_path / "other.txt", "--against", source]):
+        assert "would replace what is read" in refused("data", "clean", *words, "--out", source)
+    assert source.read_bytes() == before

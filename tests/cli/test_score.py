@@ -1,6 +1,7 @@
 """`sfumato score`: what it prints, keeps and refuses."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,23 @@ def test_mistakes_are_one_line(
     assert main(["score", str(recipe), *words]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "package"),
+    [
+        ("bleu", "sacrebleu"),
+        ("chrf", "sacrebleu"),
+        ("sari", "sacrebleu"),
+        ("rouge", "rouge_score"),
+        ("coverage", "nltk"),
+    ],
+)
+def test_a_missing_package_is_told_before_anything_is_written(
+    metric: str, package: str, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    recipe.write_text(GAPS.replace("exact", metric))
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["score", str(recipe), "--model", "nowhere"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"{metric} needs {package}, not installed here: pip install" in told

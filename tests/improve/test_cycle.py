@@ -8,15 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from pilot import GOOD, recipe, talk
 
 from sfumato.cli import main
-from sfumato.config import Recipe, Source
+from sfumato.config import LoraConfig, Recipe, Source
+from sfumato.data.cache import digest
 from sfumato.improve import cycle
 from sfumato.improve.cycle import Wish
 from sfumato.improve.dataset import Dataset, save
+from sfumato.improve.gate import Rule
 from sfumato.improve.items import Gathered, Item, gather
+from sfumato.improve.measure import measure
+from sfumato.model.bundle import Bundle
 from sfumato.sample.front import Front
+from sfumato.sample.language_model import LanguageModel
 from sfumato.store.feedback import FeedbackStore
 from sfumato.store.registry import Registry
 
@@ -115,6 +121,61 @@ def test_a_cycle_that_is_killed_goes_on_to_the_same_candidate(home, registry, gi
     assert cycle.begin(registry, dataset, wish, work).name == "0002"
 
 
+def test_a_cycle_that_is_killed_after_its_promotion_says_so(home, registry, give, tmp_path, monkeypatch):
+    def killed(*_):
+        raise Killed
+
+    dataset = collected(give(GOOD), tmp_path / "datasets")
+    wish = Wish((few(home),), rule=Rule(tolerance=9.0, confidence=0.5))
+    folder = cycle.begin(registry, dataset, wish, tmp_path / "work")
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle, "_end", killed)
+        with pytest.raises(Killed):
+            cycle.run(registry, folder, nobody)
+    current = registry.current()
+    assert current.parent
+    outcome = cycle.run(registry, folder, nobody)
+    assert (outcome.status, outcome.version) == ("promoted", current.id)
+
+
+def test_a_cycle_that_cannot_be_carried_out_ends_and_its_feedback_is_still_new(home, registry, give, tmp_path):
+    """Not tried again and again as it was planned: the recipe may have been the mistake."""
+    work = tmp_path / "work"
+    dataset = collected(give(GOOD), work / "datasets")
+    wrong = replace(few(home), lora=LoraConfig(rank=4, targets=("nothing",)))
+    folder = cycle.begin(registry, dataset, Wish((wrong,)), work)
+    with pytest.raises(ValueError, match="nothing"):
+        cycle.run(registry, folder, nobody)
+    assert cycle.unfinished(work) is None and cycle.used(work) == (0, set())
+    assert json.loads((folder / "result.json").read_text())["status"] == "failed"
+    folder = cycle.begin(registry, dataset, Wish((few(home),)), work)
+    assert cycle.run(registry, folder, nobody, promote=False).version
+    assert cycle.used(work)[0] == len(GOOD)
+
+
+def test_a_candidate_that_makes_no_numbers_is_refused_with_its_evidence(home, registry, give, tmp_path):
+    dataset = collected(give(GOOD), tmp_path / "datasets")
+    folder = cycle.begin(registry, dataset, Wish((few(home),)), tmp_path / "work")
+    bundle = Bundle.load(registry.model(registry.current()))
+    with torch.no_grad():
+        next(p for p in bundle.denoiser.parameters() if p.ndim == 2).fill_(1e38)
+    bundle.save(folder / "candidate")
+    outcome = cycle.run(registry, folder, nobody)
+    assert outcome.status == "refused"
+    evidence = registry.evidence(registry.find(outcome.version))
+    assert evidence["passed"] is False and evidence["measured"]["texts"]["held-out text (small)"]["new"] is None
+
+
+def test_much_said_about_one_prompt_is_one_piece_of_evidence(home, registry, tmp_path):
+    learned, held = sorted(["white", "pink"], key=lambda asked: -digest([asked]))
+    answers = [Item(f"{i}", "answer", held, f"w {i}") for i in range(20)]
+    pairs = [Item(f"p{i}", "pair", held, chosen=f"w {i}", rejected="b") for i in range(20)]
+    said = Gathered([Item("first", "answer", learned, "u"), *answers, *pairs])
+    model = LanguageModel.load(registry.model(registry.current()))
+    measured = measure(model, model, save(said, tmp_path / "datasets", kind="chat"), {}, {})
+    assert measured.wished["held-out answers"].rows == 1 and measured.pairs and measured.pairs.margin.rows == 1
+
+
 def test_a_cycle_ends_where_another_version_has_become_current(home, registry, give, tmp_path):
     first = registry.current()
     dataset = collected(give(GOOD), tmp_path / "datasets")
@@ -208,6 +269,24 @@ def test_watching_runs_a_cycle_when_enough_is_new(registry, give, improve, monke
     assert main(["improve", *map(str, words)]) == 130
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert looks == [7.0] * 4 and len(told) == 1 and told[0]["status"] == "refused"
+
+
+def test_watching_learns_documents_once_and_again_when_they_change(registry, give, improving, monkeypatch, capsys):
+    looks, new = [], improving.with_name("new.jsonl")
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            new.write_text(talk((f"white {i}", "w") for i in range(30)))
+        if len(looks) == 4:
+            raise KeyboardInterrupt
+
+    new.write_text(talk((f"white {i}", "u") for i in range(30)))
+    words = ["--registry", registry.folder, "--feedback", give(GOOD[:1]), "--recipe", improving, "--documents", new]
+    words += ["--new", 5, "--watch", "--json", "--train.steps", 2]
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert main(["improve", *map(str, words)]) == 130
+    assert len(looks) == 4 and len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_mistakes_are_one_line(registry, give, improving, tmp_path, capsys):

@@ -51,6 +51,13 @@ def test_the_same_model_is_one_version_and_a_new_judgement_replaces_the_old_one(
     assert len(registry.versions()) == 1
 
 
+def test_what_is_no_version_is_left_alone(registry):
+    version = add(registry, "a")
+    (registry.folder / "versions" / "notes.txt").write_text("of a person")
+    (registry.folder / "versions" / "half").mkdir()
+    assert registry.versions() == [version]
+
+
 def test_versions_are_found_by_a_part_of_their_name(registry):
     first, second = add(registry, "a"), add(registry, "b")
     assert registry.find("00a") == first and registry.find(second.id) == registry.find("newest") == second

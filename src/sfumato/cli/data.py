@@ -105,6 +105,10 @@ def _clean(words: list[str], out: TextIO) -> None:
     options = parse(Cleaning, words, "sfumato data clean", about)
     if Path(options.out).suffix != ".jsonl":
         raise ConfigError(f"--out {options.out or 'FILE'}: expected the name of a file that ends in .jsonl")
+    target = Path(options.out).resolve()
+    for path in map(Path, (*options.sources, *options.against)):
+        if target == path.resolve() or (target.exists() and path.resolve() in target.parents):
+            raise ConfigError(f"--out {options.out}: would replace what is read, from {path}; write another file")
     with progress() as bar, _replacing(Path(options.out)) as handle:
         report = _through(options, bar, handle)
     _tell(report, {"out": options.out}, options.json, out)

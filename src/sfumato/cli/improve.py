@@ -38,7 +38,7 @@ class Options:
     epochs: float = option(20.0, "how often a feedback is repeated at most", at_least=0.1)
     tolerance: float = option(0.03, "how much more held-out text may cost, in nats per token", at_least=0)
     confidence: float = option(0.95, "with which that must hold", at_least=0.5, below=1)
-    least: int = option(5, "held-out answers or pairs without which nothing is shown", at_least=2)
+    least: int = option(5, "held-out prompts without which answers or pairs show nothing", at_least=2)
     feedback_held_out: float = option(0.2, "share of the prompts to judge by", at_least=0, below=1)
     new: int = option(1, "how much new feedback is worth a cycle", at_least=0)
     watch: bool = option(False, "go on: look for new feedback again and again")
@@ -55,13 +55,13 @@ def run(words: list[str], out: TextIO) -> int:
     options = parse(Options, words, "sfumato improve", about)
     registry = open_registry(options.registry)
     if not options.recipe and not options.collect_only:
-        raise ConfigError("missing --recipe FILE: how to tune, such as recipes/improve.toml")
+        raise ConfigError("missing --recipe FILE: how to tune, such as recipes/pilot.toml")
     if options.dataset and (options.watch or options.collect_only):
         raise ConfigError("--dataset: learn from one that is there, or --collect-only or --watch; not both")
     from sfumato.store.files import Locked, locked
 
     work = Path(options.work or registry.folder / "work")
-    work.mkdir(parents=True, exist_ok=True)
+    work.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds what users wrote
     try:
         with locked(work / ".lock", wait=0), progress() as bar:
             return _work(options, registry, work, bar, out)
@@ -143,7 +143,8 @@ def _found(source: Source) -> Source:
 def _dataset(options: Options, registry: "Registry", work: Path, bar: Bar) -> "Dataset | None":
     """The dataset to learn from; None where there is too little that is new."""
     from sfumato.data.care.redact import Redact
-    from sfumato.improve.cycle import feedback_used
+    from sfumato.data.sources import content_key
+    from sfumato.improve.cycle import used
     from sfumato.improve.dataset import Dataset, save
     from sfumato.improve.items import gather
     from sfumato.sample.front import Front
@@ -152,9 +153,13 @@ def _dataset(options: Options, registry: "Registry", work: Path, bar: Bar) -> "D
         return Dataset.load(Path(options.dataset))
     bar.begin("reading feedback")
     kind = "completion" if Front.load(registry.model(registry.current())).chat_template is None else "chat"
+    known, contents = used(work)
+    fresh = options.documents
+    if options.watch:  # else they would be learned again and again
+        fresh = tuple(word for word in fresh if content_key(_found(Source.from_text(word))) not in contents)
     with open_feedback(options.feedback) as store:
-        new = sum(store.counts().values()) - feedback_used(work)
-        if new < options.new and not options.documents and not options.collect_only:
+        new = sum(store.counts().values()) - known
+        if new < options.new and not fresh and not options.collect_only:
             return None
         changed = {"redact": Redact()} if options.redact else {}
         gathered = gather(store.read(), kind=kind, models=options.models, **changed)

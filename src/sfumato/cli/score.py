@@ -51,10 +51,12 @@ def run(words: list[str], out: TextIO) -> None:
     if not recipe.score.path:
         raise ConfigError(f"{options.recipe}: no score.path; say in [score] what to score on, or give --data FILE")
 
+    from sfumato.evaluate.metrics import needed
     from sfumato.evaluate.questions import questions
     from sfumato.sample.language_model import LanguageModel
     from sfumato.train.memory import keep_buffers
 
+    needed(recipe.score.metrics)
     keep_buffers()
     first = recipe.data.sources[0].prompt if recipe.data.sources else ""
     asked = questions(recipe.score, first, at_most=options.n or None)

@@ -3,7 +3,7 @@
 The difference varies far less than either value: what is hard about a text, and what a noising hides of it, are hard
 and hidden for both.
 
-Shape letters: R rows of text, S samples of a row.
+Shape letters: R rows of text, G groups of them, S samples of a row.
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ class Difference:
     stderr: float
     """Standard error of the difference as an estimate for all text of this kind."""
     rows: int
+    """Of text, or groups of such."""
 
 
 def nats_of(model: LanguageModel, batch: Batch, *, samples: int = 8, seed: int = 0) -> Tensor:
@@ -35,15 +36,22 @@ def nats_of(model: LanguageModel, batch: Batch, *, samples: int = 8, seed: int =
     )
 
 
-def difference(old_RS: Tensor, new_RS: Tensor, batch: Batch) -> Difference:
-    """Compare what the rows of a batch cost two models, in nats per token: exact, or a bound.
+def difference(old_RS: Tensor, new_RS: Tensor, tokens_R: Tensor, group_R: Tensor | None = None) -> Difference:
+    """Compare what rows of text cost two models, in nats per token: exact, or a bound.
 
     Args:
         old_RS: as `nats_of` gave it, for one model.
         new_RS: for the other one, with the same samples and seed.
-        batch: the rows.
+        tokens_R: how many tokens of each row count.
+        group_R: int64, from 0; rows of a group have something in common, so that they count as one row where it matters
+            how sure the difference is. None = each row is a group.
     """
-    tokens_R = batch.editable_BL.sum(dim=1).double()
-    tokens = float(tokens_R.sum())
-    old, new = (float(nats_RS.mean(dim=1).sum()) / tokens for nats_RS in (old_RS, new_RS))
-    return Difference(old, new, new - old, ratio_stderr(new_RS - old_RS, tokens_R), len(tokens_R))
+    tokens_R = tokens_R.double()
+    old, new = (float(nats_RS.mean(dim=1).sum() / tokens_R.sum()) for nats_RS in (old_RS, new_RS))
+    change_GS, tokens_G = new_RS - old_RS, tokens_R
+    if group_R is not None:
+        change_GS, tokens_G = (
+            value.new_zeros(int(group_R.max()) + 1, *value.shape[1:]).index_add(0, group_R, value)
+            for value in (change_GS, tokens_G)
+        )
+    return Difference(old, new, new - old, ratio_stderr(change_GS, tokens_G), len(tokens_G))

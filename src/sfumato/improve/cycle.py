@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from sfumato.config import Recipe, Source, from_mapping, to_toml
+from sfumato.data.sources import content_key
 from sfumato.improve.dataset import Dataset
 from sfumato.improve.gate import Rule, Verdict, judge
 from sfumato.improve.measure import Measured, held_out_texts, measure, trusted_texts
@@ -65,6 +66,8 @@ class Plan:
     """Recipes whose held-out text must stay."""
     documents: tuple[str, ...]
     held_out: tuple[str, ...]
+    contents: tuple[str, ...]
+    """Digests of the documents."""
     since: str
     """Time of the last feedback that the parent has learned from."""
     rule: Rule
@@ -75,7 +78,7 @@ class Outcome:
     """How a cycle ended."""
 
     status: str
-    """promoted, refused, passed (not promoted, as wished), interrupted, abandoned or nothing."""
+    """promoted, refused, passed (not promoted, as wished), interrupted, abandoned, failed or nothing."""
     version: str = ""
     """Id of the candidate in the registry."""
     parent: str = ""
@@ -91,15 +94,18 @@ def unfinished(work: Path) -> Path | None:
     return found[-1] if found and (found[-1] / "plan.json").exists() and not _result(found[-1]).exists() else None
 
 
-def feedback_used(work: Path) -> int:
-    """How much feedback there was when the last cycle began."""
+def used(work: Path) -> tuple[int, set[str]]:
+    """How much feedback there was when the last cycle began that was judged, and digests of the documents it read."""
     for folder in sorted((work / "cycles").glob("[0-9]*"), reverse=True):
         try:
+            if json.loads(_result(folder).read_text("utf-8"))["status"] in ("abandoned", "failed"):
+                continue
             plan = json.loads((folder / "plan.json").read_text("utf-8"))
-            return json.loads((Path(plan["dataset"]) / "manifest.json").read_text("utf-8"))["feedback"]
+            manifest = json.loads((Path(plan["dataset"]) / "manifest.json").read_text("utf-8"))
+            return manifest["feedback"], set(plan.get("contents", ()))
         except FileNotFoundError:
             continue
-    return 0
+    return 0, set()
 
 
 def begin(registry: Registry, dataset: Dataset, wish: Wish, work: Path) -> Path | None:
@@ -127,6 +133,7 @@ def begin(registry: Registry, dataset: Dataset, wish: Wish, work: Path) -> Path 
         tuple(map(to_toml, judged)),
         tuple(source.path for source in wish.documents),
         tuple(source.path for source in wish.held_out),
+        tuple(map(content_key, wish.documents)),
         _learned_until(registry, parent),
         wish.rule,
     )
@@ -145,11 +152,22 @@ def run(registry: Registry, folder: Path, follow: Follow, *, promote: bool = Tru
         promote: a candidate that passed the gate.
 
     Raises:
-        ValueError, OSError: data, recipes or a disk that cannot be used; called again, it goes on.
+        ValueError: data or recipes that cannot be used. The cycle has ended; what it wanted to learn is still new.
+        OSError: a disk that cannot be used; called again, it goes on.
     """
     plan = from_mapping(Plan, json.loads((folder / "plan.json").read_text("utf-8")), str(folder / "plan.json"))
-    parent = registry.find(plan.parent)
-    if registry.current().id != parent.id:
+    try:
+        return _run(registry, plan, folder, follow, promote)
+    except ValueError as error:
+        _end(folder, Outcome("failed", "", plan.parent, plan.dataset, (str(error),)))
+        raise
+
+
+def _run(registry: Registry, plan: Plan, folder: Path, follow: Follow, promote: bool) -> Outcome:
+    parent, current = registry.find(plan.parent), registry.current()
+    if (current.parent, current.dataset, current.recipes) == (plan.parent, plan.digest, plan.stages):
+        return _end(folder, Outcome("promoted", current.id, parent.id, plan.dataset))  # and then it was killed
+    if current.id != parent.id:
         return _end(folder, Outcome("abandoned", "", parent.id, plan.dataset, ("another version became current",)))
     number = _tune(registry.model(parent), plan, folder, follow)
     if number:

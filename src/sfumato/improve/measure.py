@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sfumato.config import Recipe, Source
 from sfumato.data.batches import Batch, held_out_rows, rows_of
@@ -49,8 +50,8 @@ class Measured:
     pairs: Preferred | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "seed": SEED}
+        """Plain values for JSON, which knows no infinity: null stands for what is not finite."""
+        return {**_plain(asdict(self)), "seed": SEED}
 
 
 def measure(
@@ -73,16 +74,17 @@ def measure(
             judged apart: feedback that contradicts what others said before does not go unnoticed.
     """
     answers, pairs = (dataset.chosen(kind, held_out=True) for kind in ("answer", "pair"))
-    wished = dict(wished)
+    wished, groups = dict(wished), dict[str, Tensor]()
     for name, found in (
         ("held-out answers", [item for item in answers if not since or item.latest > since]),
         ("earlier held-out answers", [item for item in answers if since and item.latest <= since]),
     ):
         if found:  # in the order of their hashes: of many, a fair sample
             wished[name] = _answers(old, [(item.prompt, item.response) for item in found[:ROWS]])
+            groups[name] = _groups(found[:ROWS])
     return Measured(
         {name: _compared(old, new, batch) for name, batch in texts.items()},
-        {name: _compared(old, new, batch) for name, batch in wished.items()},
+        {name: _compared(old, new, batch, groups.get(name)) for name, batch in wished.items()},
         _preferred(old, new, pairs[:ROWS]) if pairs else None,
     )
 
@@ -132,9 +134,15 @@ def _encoder(model: LanguageModel) -> Encoder:
     return turns(config) if config.chat is not None else Plain()
 
 
-def _compared(old: LanguageModel, new: LanguageModel, batch: Batch) -> Difference:
+def _compared(old: LanguageModel, new: LanguageModel, batch: Batch, group_R: Tensor | None = None) -> Difference:
     old_RS, new_RS = (nats_of(model, batch, samples=_samples(batch), seed=SEED) for model in (old, new))
-    return difference(old_RS, new_RS, batch)
+    return difference(old_RS, new_RS, batch.editable_BL.sum(dim=1), group_R)
+
+
+def _groups(items: Sequence[Item]) -> Tensor:
+    """What was said about the same opening is one piece of evidence, however much was said about it."""
+    number = {opening: i for i, opening in enumerate(dict.fromkeys(item.opening for item in items))}
+    return torch.tensor([number[item.opening] for item in items])
 
 
 def _samples(batch: Batch) -> int:
@@ -145,16 +153,15 @@ def _preferred(old: LanguageModel, new: LanguageModel, pairs: list[Item]) -> Pre
     """The two answers of a pair meet the same noise, as far as they are equally long."""
     better = _answers(old, [(item.prompt, item.chosen) for item in pairs])
     worse = _answers(old, [(item.prompt, item.rejected) for item in pairs])
-    margins = []
-    for model in (old, new):
-        samples = _samples(better)
+    samples = _samples(better)
+
+    def margin(model: LanguageModel) -> Tensor:
         better_PS, worse_PS = (nats_of(model, batch, samples=samples, seed=SEED) for batch in (better, worse))
-        margins.append((worse_PS - better_PS).mean(dim=1))
-    old_P, new_P = margins
-    change_P = new_P - old_P
-    stderr = float(change_P.std()) / math.sqrt(len(pairs)) if len(pairs) > 1 else 0.0
-    margin = Difference(float(old_P.mean()), float(new_P.mean()), float(change_P.mean()), stderr, len(pairs))
-    return Preferred(margin, *(float((margin_P > 0).double().mean()) for margin_P in margins))
+        return worse_PS - better_PS
+
+    old_PS, new_PS = margin(old), margin(new)
+    rates = (float((margin_PS.mean(dim=1) > 0).double().mean()) for margin_PS in (old_PS, new_PS))
+    return Preferred(difference(old_PS, new_PS, torch.ones(len(pairs)), _groups(pairs)), *rates)
 
 
 def _answers(model: LanguageModel, said: Sequence[tuple[Any, str]]) -> Batch:
@@ -173,6 +180,12 @@ def _pair(prompt: Any, answer: str) -> Document:
         return Pair(prompt, answer)
     said: Chat = tuple((message["role"], message["content"]) for message in prompt)
     return Pair(said, answer)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _first(batch: Batch, rows: int) -> Batch:

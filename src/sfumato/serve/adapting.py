@@ -6,7 +6,6 @@ What is learned (`sample.controller`) is kept in a file, which holds numbers and
 import difflib
 import json
 import logging
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -19,6 +18,7 @@ from sfumato.config import ConfigError
 from sfumato.sample.controller import Controller, Utility
 from sfumato.sample.front import Front
 from sfumato.sample.presets import Preset, Tables, presets_for
+from sfumato.store.files import write_file
 from sfumato.store.records import Feedback, Response
 
 FORMAT = "sfumato-controller-1"
@@ -157,7 +157,8 @@ class Adapting:
                     name: {"presets": learner.described(), "controller": learner.controller.state()}
                     for name, learner in self._learners.items()
                 }
-            _write(self.path, {"format": FORMAT, "models": models})
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(self.path, json.dumps({"format": FORMAT, "models": models}, indent=1))
 
     def _learner(self, model: str, front: Front, version: str) -> _Learner:
         """The controller of a model; a new one where its presets are others than those it has learned about."""
@@ -222,16 +223,3 @@ def _read(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not the state of a controller ({reason}); delete it to learn anew") from None
     return content["models"]
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.writing")
-    try:
-        with open(scratch, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)

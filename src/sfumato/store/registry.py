@@ -91,8 +91,8 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """All of them, oldest first."""
-        found = [self._read(path.name) for path in self._versions.iterdir() if not path.name.startswith(".")]
-        return sorted(found, key=lambda version: (version.created, version.id))
+        found = [path.parent.name for path in self._versions.glob("[!.]*/version.json")]
+        return sorted(map(self._read, found), key=lambda version: (version.created, version.id))
 
     def find(self, name: str) -> Version:
         """A version by its id or a part of it that no other id has; or `current`, or `newest`.

@@ -4,7 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
+
+PACKAGES = {"bleu": "sacrebleu", "chrf": "sacrebleu", "sari": "sacrebleu", "rouge": "rouge_score", "coverage": "nltk"}
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,17 @@ class Figure:
     """Standard error over answers of this kind."""
     note: str = ""
     """What is needed to get the number again, such as a signature."""
+
+
+def needed(metrics: Sequence[str]) -> None:
+    """Refuse metrics whose package is missing, before there is anything to judge.
+
+    Raises:
+        ValueError: names the first one.
+    """
+    for name in metrics:
+        if name in PACKAGES and find_spec(PACKAGES[name]) is None:
+            raise ValueError(f"{name} needs {PACKAGES[name]}, not installed here: pip install 'sfumato[evaluate]'")
 
 
 def judge(
@@ -35,6 +49,7 @@ def judge(
     Raises:
         ValueError: records that a metric cannot use, or a package that it needs and that is missing.
     """
+    needed(metrics)
     figures: dict[str, Figure] = {}
     for name in metrics:
         figures |= import_module(f"{__name__}.{name}").score(answers, references, found)

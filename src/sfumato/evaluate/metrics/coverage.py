@@ -13,15 +13,13 @@ def score(
     answers: Sequence[str], references: Sequence[Sequence[str]], found: Sequence[Mapping[str, Any]]
 ) -> dict[str, Figure]:
     """Share of each record's `concepts` whose stem is that of a word of the answer, in percent."""
-    try:
-        from nltk.stem.porter import PorterStemmer  # comes with rouge-score
-    except ImportError:
-        raise ValueError("coverage needs the package rouge-score; pip install 'sfumato[evaluate]'") from None
+    from nltk.stem.porter import PorterStemmer  # comes with rouge-score
+
     stem = PorterStemmer().stem
     shares = []
     for answer, record in zip(answers, found, strict=True):
         wanted = record.get(FIELD)
-        if not isinstance(wanted, list) or not wanted:
+        if not isinstance(wanted, list) or not wanted or not all(isinstance(word, str) for word in wanted):
             raise ValueError(f"coverage: expected records with a list of words as {FIELD!r}, got {wanted!r:.60}")
         words = {stem(word) for word in re.findall(r"\w+", answer.lower())}
         shares.append(sum(stem(word.lower()) in words for word in wanted) / len(wanted))

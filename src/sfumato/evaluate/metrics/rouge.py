@@ -12,10 +12,8 @@ def score(
     answers: Sequence[str], references: Sequence[Sequence[str]], found: Sequence[Mapping[str, Any]]
 ) -> dict[str, Figure]:
     """F-measures with stemmed words, 0 to 100; of several references the best counts."""
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError:
-        raise ValueError("rouge needs the package rouge-score; pip install 'sfumato[evaluate]'") from None
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(list(KINDS), use_stemmer=True)
     best = [scorer.score_multi(list(refs), answer) for answer, refs in zip(answers, references, strict=True)]
     return {kind: mean([one[kind].fmeasure for one in best]) for kind in KINDS}
