@@ -1,4 +1,4 @@
-"""A few records of our own for every file that the recipes in recipes/apps and recipes/tiny-chat.toml read."""
+"""A few records of our own for every file that the recipes in recipes/apps and recipes/tiny-tasks.toml read."""
 
 import json
 from pathlib import Path

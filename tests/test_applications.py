@@ -50,5 +50,5 @@ def test_an_application_is_tuned_and_scored(name: str, tmp_path: Path, capsys: p
 
 
 def test_every_source_says_its_licence():
-    for path in (*(RECIPES / "apps").glob("*.toml"), RECIPES / "tiny-chat.toml"):
+    for path in (*(RECIPES / "apps").glob("*.toml"), RECIPES / "tiny-tasks.toml"):
         assert all(source.licence for source in load_recipe(path).data.sources), path.name

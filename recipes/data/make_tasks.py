@@ -1,4 +1,4 @@
-"""Make the records that `recipes/tiny-chat.toml` and the recipes in `recipes/apps` learn from, out of public sets.
+"""Make the records that `recipes/tiny-tasks.toml` and the recipes in `recipes/apps` learn from, out of public sets.
 
     make_tasks.py --sets SETS --out OUT
 
