@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from sfumato.config import Source
@@ -47,15 +46,16 @@ def questions(config: ScoreConfig, prompt: str = "", *, at_most: int | None = No
     Args:
         config: where the records are, and what they mean.
         prompt: the template of the prompt where the section has none; without one a record is a conversation.
-        at_most: so many of them; None = all.
+        at_most: so many of them, evenly spread; None = all.
 
     Raises:
         ValueError: no records, or one that lacks a field; names its place.
     """
-    found = list(islice(_questions(config, config.prompt or prompt), at_most))
+    found = list(_questions(config, config.prompt or prompt))
     if not found:
         raise DataError(f"{config.path}: no records to score with")
-    return found
+    count = min(at_most or len(found), len(found))
+    return [found[i * len(found) // count] for i in range(count)]  # records often come sorted
 
 
 def _questions(config: ScoreConfig, prompt: str) -> Iterator[Question]:
