@@ -124,6 +124,14 @@ def test_a_result_depends_neither_on_the_other_prompts_nor_on_their_batch():
     assert choose(network, PROMPTS, CHOICES, seed=1) != together
 
 
+def test_short_choices_are_tried_with_all_masks_beside_longer_ones_too():
+    network = model()
+    (alone,) = choose(network, ["the cat"], [[" sat", " on"]])
+    beside, other = choose(network, ["the cat", "the mat"], [[" sat", " on"], CHOICES])
+    assert beside.index == alone.index and set(beside.stderr) == {0.0} and min(other.stderr) > 0
+    assert beside.log_likelihoods == pytest.approx(alone.log_likelihoods, abs=1e-5)
+
+
 def test_between_equal_candidates_nobody_is_sure():
     for kind in ("masked", "autoregressive"):
         (choice,) = choose(model(kind), ["the cat"], [" sat on the mat", " sat on the mat"], 8)

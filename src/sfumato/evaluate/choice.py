@@ -96,7 +96,7 @@ def choose(
     found: list[Choice] = []
     for begin in range(0, len(questions), TOGETHER):
         group = questions[begin : begin + TOGETHER]
-        parts = _nats(model, group, samples, seed).split([len(question.rows) for question in group])
+        parts = _nats(model, group, samples, seed)
         kind = "exact" if isinstance(model.process, Autoregressive) else "bound"
         found += [_choice(nats_CS, question, kind) for nats_CS, question in zip(parts, group, strict=True)]
         if progress:
@@ -104,16 +104,28 @@ def choose(
     return found
 
 
-def _nats(model: LanguageModel, group: "Sequence[_Question]", samples: int, seed: int) -> Tensor:
-    """float64: estimates for the candidates of all questions in turn; a single one each where nothing is random."""
-    batch = _batch([row for question in group for row in question.rows], model.tokenizer.pad_id)
-    process, layout, device = model.process, model.layout, model.device
-    longest = int(batch.editable_BL.sum(dim=1).max())
-    if isinstance(process, Masked) and 2**longest <= samples + 1:
-        return enumerated(model.denoiser, process, layout, batch, rows=ROWS, device=device)[:, None]
-    noise_R = torch.tensor([question.noise for question in group for _ in question.rows])
-    how = {"samples": samples, "seed": seed, "rows": ROWS, "device": device}
-    return estimates(model.denoiser, process, layout, batch, noise_R=noise_R, **how)
+def _nats(model: LanguageModel, group: "Sequence[_Question]", samples: int, seed: int) -> list[Tensor]:
+    """float64 (C, S), estimates for the candidates of each question; a single one each where nothing is random."""
+    found: dict[int, Tensor] = {}
+    process, how = model.process, {"rows": ROWS, "device": model.device}
+    for few in (True, False):
+        places = [i for i, question in enumerate(group) if _few_masks(model, question, samples) == few]
+        if not places:
+            continue
+        part = [group[i] for i in places]
+        batch = _batch([row for question in part for row in question.rows], model.tokenizer.pad_id)
+        if few and isinstance(process, Masked):
+            nats_CS = enumerated(model.denoiser, process, model.layout, batch, **how)[:, None]
+        else:
+            how |= {"noise_R": torch.tensor([question.noise for question in part for _ in question.rows])}
+            nats_CS = estimates(model.denoiser, process, model.layout, batch, samples=samples, seed=seed, **how)
+        found |= zip(places, nats_CS.split([len(question.rows) for question in part]), strict=True)
+    return [found[i] for i in range(len(group))]
+
+
+def _few_masks(model: LanguageModel, question: "_Question", samples: int) -> bool:
+    """Whether all masks of its candidates are no more than the samples."""
+    return isinstance(model.process, Masked) and 2 ** max(len(scored) for _, scored in question.rows) <= samples + 1
 
 
 class _Question(NamedTuple):
