@@ -14,7 +14,7 @@ Shape letters: B rows, L places in a row, C candidates, S samples of each.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -107,7 +107,8 @@ def choose(
 def _nats(model: LanguageModel, group: "Sequence[_Question]", samples: int, seed: int) -> list[Tensor]:
     """float64 (C, S), estimates for the candidates of each question; a single one each where nothing is random."""
     found: dict[int, Tensor] = {}
-    process, how = model.process, {"rows": ROWS, "device": model.device}
+    process = model.process
+    how: dict[str, Any] = {"rows": ROWS, "device": model.device}
     for few in (True, False):
         places = [i for i, question in enumerate(group) if _few_masks(model, question, samples) == few]
         if not places:
