@@ -135,6 +135,12 @@ def test_rules_between_fields_are_checked_everywhere():
         ModelConfig(kv_heads=3)
 
 
+def test_patience_without_evaluations_is_refused():
+    with pytest.raises(ConfigError, match="train.patience: got 2, but there are no evaluations to count"):
+        from_mapping(Recipe, {"train": {"patience": 2}}, "x")
+    assert from_mapping(Recipe, {"train": {"patience": 2, "evaluate_every": 10}}, "x").train.patience == 2
+
+
 def test_long_values_are_cut_in_messages():
     assert len(message(TrainConfig, {"steps": "9" * 6000})) < 120
 

@@ -223,6 +223,7 @@ def test_mistakes_are_one_line(recipe: Callable[..., Recipe], pairs: Path, tmp_p
     for changed, message in (
         (replace(wanted, model=ModelConfig(width=64)), "preference changes nothing but weights"),
         (replace(wanted, train=replace(wanted.train, dropout=0.1)), "train.dropout: got 0.1"),
+        (replace(wanted, train=replace(wanted.train, patience=1, evaluate_every=1)), "train.patience: preference has"),
         (replace(wanted, init=""), "init: expected the model to tune"),
     ):
         with pytest.raises(ConfigError, match=message):

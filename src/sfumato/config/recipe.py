@@ -192,6 +192,13 @@ class TrainConfig:
     sample_prompt: str = option("", "how the samples begin")
     threads: int = option(0, "CPU threads; 0 leaves it to torch", at_least=0)
 
+    def __post_init__(self) -> None:
+        """Refuse to wait for evaluations that never come."""
+        if self.patience and not self.evaluate_every:
+            raise ConfigError(
+                f"train.patience: got {self.patience}, but there are no evaluations to count; set train.evaluate_every"
+            )
+
 
 @dataclass(frozen=True)
 class Recipe:

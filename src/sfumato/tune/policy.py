@@ -55,6 +55,8 @@ def policy_of(recipe: Recipe, tokenizer: Tokenizer) -> Policy:
             raise ConfigError(
                 f"{name}: got {dropout}, but {recipe.method} compares the network with its reference; leave it at 0"
             )
+    if recipe.train.patience:
+        raise ConfigError(f"train.patience: {recipe.method} has no held-out loss to stop early by; leave it at 0")
     process = build_process(
         config.process,
         vocab_size=config.model.vocab_size,
