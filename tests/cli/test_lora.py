@@ -40,6 +40,19 @@ def test_an_adapter_without_its_base_is_one_line(
     assert f"its base {tmp_path}/base is missing" in told and "adapter.base" in told
 
 
+def test_a_registry_keeps_an_adapter_with_its_base(tuning: Path, trained: Path, tmp_path: Path):
+    pytest.importorskip("peft", reason="needs peft, which is not installed")
+    shutil.copytree(trained / "model", tmp_path / "base")
+    words = ["--init", str(tmp_path / "base"), "--train.steps", "1", *WORDS]
+    assert main(["tune", str(tuning), "--out", str(tmp_path / "run"), *words]) == 0
+    registry = ["--registry", str(tmp_path / "a registry")]
+    assert main(["models", "add", str(tmp_path / "run" / "model"), *registry]) == 0
+    shutil.rmtree(tmp_path / "base")
+    shutil.rmtree(tmp_path / "run")
+    (model,) = (tmp_path / "a registry").glob("versions/*/model")
+    assert main(["generate", "The cat", "--model", str(model), "--max-tokens", "2", "--json"]) == 0
+
+
 def test_without_peft_it_is_one_line(tuning: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else found(name, *rest))

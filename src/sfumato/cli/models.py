@@ -1,7 +1,7 @@
 """`sfumato models`: the versions of a model, and which of them is served."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sfumato.cli import choose
@@ -122,17 +122,24 @@ def _show(words: list[str], out: TextIO, prog: str, about: str) -> None:
 def _add(words: list[str], out: TextIO, prog: str, about: str) -> None:
     options = parse(Addition, words, prog, about)
     from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    import torch
 
     from sfumato.model.bundle import Bundle, find_bundle
     from sfumato.sample.front import Front
 
     folder = find_bundle(options.model)
-    Bundle.load(folder)  # nothing that is broken comes in
+    bundle = Bundle.load(folder)  # nothing that is broken comes in
     evidence = _json_object(Path(options.evidence)) if options.evidence else None
     registry = options.open(create=True)
     parent = registry.find(options.parent).id if options.parent else ""
     note = options.note or f"added from {folder.name}"
-    version = registry.add(folder, Front.load(folder).version(), parent=parent, note=note, evidence=evidence)
+    with TemporaryDirectory() as scratch:
+        if bundle.adapter is not None:  # a version stands for itself, whatever becomes of the adapter's base
+            folder = Path(scratch) / "whole"
+            replace(bundle, adapter=None).save(folder, torch.bfloat16)
+        version = registry.add(folder, Front.load(folder).version(), parent=parent, note=note, evidence=evidence)
     _say(options, {"version": version.id, "model": str(registry.model(version))}, version.id, out)
 
 
