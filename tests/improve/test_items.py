@@ -78,6 +78,28 @@ def test_one_person_counts_once_many_count_more_up_to_a_limit():
     assert short(gather(people.records).items) == {("answer", "better", 3.0), ("better", "text", 3.0)}
 
 
+def test_one_person_does_not_outvote_others_by_asking_again():
+    """The same text came 1000 times, and each time the same person liked it, and corrected another one."""
+    people = People()
+    for i in range(200):
+        people.answered(f"a{i}", "text")
+        people.say(f"a{i}", "thumb", "eve", value=1)
+        people.say(f"a{i}", "correction", "eve", correction="worse")
+    worse = {("answer", "worse", 1.0), ("worse", "text", 1.0)}
+    assert short(gather(people.records).items) == worse | {("answer", "text", 0.5)}
+    for owner in ("ada", "bob"):
+        people.say("a0", "thumb", owner, value=-1)
+    assert short(gather(people.records).items) == worse
+
+
+def test_where_nobody_has_a_name_each_response_is_somebodys():
+    people = People()
+    for id in "ab":
+        people.answered(id, "text")
+        people.say(id, "correction", None, correction="better")
+    assert short(gather(people.records).items) == {("answer", "better", 2.0), ("better", "text", 2.0)}
+
+
 def test_people_who_contradict_each_other_cancel_out():
     people = People()
     people.answered("a", "one")

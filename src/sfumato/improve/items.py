@@ -5,16 +5,18 @@
 - Thumbs and ratings are votes on a text: one that is liked on the whole is an answer to learn, with less weight than
   one that somebody wrote, and better than one that is disliked.
 
-Who says something again about the same text has changed their mind: the last word counts. People who contradict each
-other cancel out.
+Who says something again about the same text has changed their mind: the last word counts, and however often somebody
+says the same, it counts once. People who contradict each other cancel out. Feedback without an owner counts as somebody
+else's for each response.
 """
 
 import json
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sfumato.data.cache import digest
@@ -72,15 +74,18 @@ class Gathered:
 
 
 class _Said(NamedTuple):
-    """Weight so far, ids of the feedback behind it, and the time of the last."""
+    """Weight so far, ids of the feedback behind it, the time of the last, and what each person's word weighs."""
 
     weight: float = 0.0
     origins: tuple[str, ...] = ()
     latest: str = ""
+    people: Mapping[str, float] = MappingProxyType({})
 
     def more(self, weight: float, feedback: Feedback) -> "_Said":
+        """Who said something about the same text before, of whichever response, replaces that."""
         origins = self.origins if feedback.id in self.origins else (*self.origins, feedback.id)
-        return _Said(self.weight + weight, origins, max(self.latest, _time(feedback.created)))
+        people = {**self.people, feedback.owner or feedback.response_id: weight}  # nobody is known by no name
+        return _Said(sum(people.values()), origins, max(self.latest, _time(feedback.created)), people)
 
     def capped(self, most: float) -> "_Said":
         return self._replace(weight=min(self.weight, most))
@@ -227,11 +232,11 @@ class _Opinions:
         return net
 
     def _answer(self, key: str, text: str, said: _Said) -> Item:
-        weight, origins, latest = said
+        weight, origins, latest, _ = said
         return Item(_id("answer", key, text), "answer", self.prompts[key], text, "", "", weight, origins, latest)
 
     def _pair(self, key: str, better: str, worse: str, said: _Said) -> Item:
-        weight, origins, latest = said
+        weight, origins, latest, _ = said
         identity = _id("pair", key, better, worse)
         return Item(identity, "pair", self.prompts[key], "", better, worse, weight, origins, latest)
 
