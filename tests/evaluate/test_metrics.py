@@ -48,6 +48,13 @@ def test_coverage_goes_by_stems():
         ("priceRange", "more than £ 30", "Prices start at £ 30.", True),
         ("customerrating", "5 out of 5", "It has a 5 star rating.", True),
         ("customerrating", "1 out of 5", "It has a 5 star rating.", False),
+        ("familyFriendly", "yes", "It is not family-friendly.", False),
+        ("customerrating", "low", "Call us by phone, it is below the bridge.", False),
+        ("customerrating", "high", "Its prices are high.", False),
+        ("customerrating", "high", "It has a high customer rating.", True),
+        ("priceRange", "high", "It has a high customer rating.", False),
+        ("priceRange", "high", "It is in the high price range.", True),
+        ("customerrating", "3 out of 5", "Meals cost £ 23.", False),
     ],
 )
 def test_attributes_are_found_in_the_words_of_people(name: str, value: str, text: str, right: bool):

@@ -65,8 +65,6 @@ def run(words: list[str], out: TextIO) -> None:
     with progress() as bar:
         bar.begin("answering", len(asked))
         answers, figures, cost = (_chosen if recipe.score.choices else _written)(recipe, options, model, asked, bar)
-    if options.out:
-        _keep(Path(options.out), asked, answers)
     if options.json:
         found = {name: asdict(figure) for name, figure in figures.items()}
         about_run = {"model": str(model.path), "recipe": options.recipe, "questions": len(asked), "seed": options.seed}
@@ -91,6 +89,8 @@ def _written(
         progress=lambda count, _: bar.show(count),
         **{name: getattr(options, name) for name in SETTINGS},
     )
+    if options.out:  # before they are judged: a record may lack what a metric needs
+        _keep(Path(options.out), asked, done.texts)
     bar.begin("judging")
     references = [question.references for question in asked]
     figures = judge(recipe.score.metrics, done.texts, references, [question.record for question in asked])
@@ -114,6 +114,8 @@ def _chosen(
         progress=lambda count, _: bar.show(count),
     )
     answers = [choices[one.index] for one in picked]
+    if options.out:
+        _keep(Path(options.out), asked, answers)
     right = [float(text in question.references) for text, question in zip(answers, asked, strict=True)]
     return answers, {"accuracy": mean(right)}, {"samples": options.samples}
 

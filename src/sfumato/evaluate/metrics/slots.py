@@ -12,24 +12,30 @@ from sfumato.evaluate.metrics import Figure, mean
 
 FIELD = "mr"
 _FAMILY = r"(famil|kid|child)"
-_NOT = r"(not|n't|no|non|isn't|adult|unfriendly|without)"
+_NOT = r"(not|no|non|isn't|doesn't|adults?|unfriendly|without)"
+_NO_FAMILY = rf"{_NOT}\b.{{0,40}}\b{_FAMILY}|{_FAMILY}.{{0,25}}\b{_NOT}\b|adults"
+_GOOD = r"(high|good|excellent|great)"
+_RATED = rf"{_GOOD}(ly)?([- ](customer|rat)|\b.{{0,20}}\brat)|well[- ]rated|rat(ed|ing).{{0,20}}\b{_GOOD}"
+_BAD = r"(low|poor|bad)"
+_RATED_BAD = rf"{_BAD}(ly)?([- ](customer|rat)|\b.{{0,20}}\brat)|rat(ed|ing).{{0,20}}\b{_BAD}"
+_OUT_OF = r"\b.{0,12}\b(5|five|stars?)\b"
 WORDS = {
-    ("familyfriendly", "yes"): _FAMILY,
-    ("familyfriendly", "no"): rf"{_NOT}\b.{{0,40}}{_FAMILY}|{_FAMILY}.{{0,25}}\b{_NOT}|adults",
+    ("familyfriendly", "yes"): rf"^(?!.*\b({_NO_FAMILY})).*\b{_FAMILY}",
+    ("familyfriendly", "no"): _NO_FAMILY,
     ("pricerange", "cheap"): r"cheap|low[- ]?(cost|price)|inexpensive|affordable",
     ("pricerange", "moderate"): r"moderate|mid|average|reasonabl",
-    ("pricerange", "high"): r"high|expensive|pric[ey]",
-    ("pricerange", "less than £20"): r"(less than|under|below|cheaper).{0,12}20|cheap|low",
-    ("pricerange", "£20-25"): r"20.{0,8}25|moderate|average|mid",
-    ("pricerange", "more than £30"): r"(more than|over|above|start).{0,12}30|expensive|high",
-    ("customerrating", "low"): r"low|poor|bad|1 (out|star)|one",
-    ("customerrating", "average"): r"average|decent|3|three|medium|mid",
-    ("customerrating", "high"): r"high|excellent|good|well|great|5|five",
-    ("customerrating", "1 out of 5"): r"(1|one).{0,12}(5|five|star)|low|poor|bad",
-    ("customerrating", "3 out of 5"): r"(3|three).{0,12}(5|five|star)|average|decent",
-    ("customerrating", "5 out of 5"): r"(5|five).{0,12}(5|five|star)|high|excellent",
+    ("pricerange", "high"): r"high(er)?[- ](end|cost|pric)|expensive|pric[ey]y?\b.{0,12}\bhigh|pricey",
+    ("pricerange", "less than £20"): r"(less than|under|below|cheaper).{0,12}20\b|cheap|low[- ](cost|pric)",
+    ("pricerange", "£20-25"): r"20.{0,8}25\b|moderate|average pric|mid",
+    ("pricerange", "more than £30"): r"(more than|over|above|start).{0,12}30\b|expensive|high[- ](end|cost|pric)",
+    ("customerrating", "low"): rf"{_RATED_BAD}|(1|one){_OUT_OF}",
+    ("customerrating", "average"): rf"average|decent|medium|mid|(3|three){_OUT_OF}",
+    ("customerrating", "high"): rf"{_RATED}|(5|five){_OUT_OF}",
+    ("customerrating", "1 out of 5"): rf"(1|one){_OUT_OF}|{_RATED_BAD}",
+    ("customerrating", "3 out of 5"): rf"(3|three){_OUT_OF}|average|decent",
+    ("customerrating", "5 out of 5"): rf"(5|five){_OUT_OF}|{_RATED}",
     ("eattype", "coffee shop"): r"coffee|caf[eé]",
-    ("area", "city centre"): r"cent(re|er)|downtown|city",
+    ("area", "city centre"): r"(city )?cent(re|er)|downtown|city",
 }
 
 
@@ -49,5 +55,8 @@ def score(
 def conveyed(answer: str, name: str, value: str) -> bool:
     """Whether a text conveys an attribute."""
     value = value.lower().replace("£ ", "£")
-    pattern = WORDS.get((name.lower().replace(" ", ""), value), re.escape(value))
-    return re.search(pattern, " ".join(answer.lower().replace("£ ", "£").split())) is not None
+    text = " ".join(answer.lower().replace("£ ", "£").split())
+    words = WORDS.get((name.lower().replace(" ", ""), value))
+    if words is None:
+        return value in text
+    return re.search(words if words.startswith("^") else rf"\b(?:{words})", text) is not None
