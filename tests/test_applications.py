@@ -13,6 +13,7 @@ from sfumato.config import Recipe, load_recipe
 RECIPES = Path(__file__).parents[1] / "recipes"
 APPS = sorted(path.stem for path in (RECIPES / "apps").glob("*.toml"))
 FEW = ["--train.steps", "2", "--train.batch", "2", "--train.threads", "1", "--train.dtype", "float32"]
+FEW += ["--data.held_out", "0", "--train.patience", "0"]
 
 
 def at_home(path: Path, folder: Path) -> tuple[Path, Recipe]:

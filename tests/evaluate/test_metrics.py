@@ -25,6 +25,11 @@ def test_answers_may_have_different_numbers_of_references():
     assert found.value == pytest.approx(corpus_bleu(FRENCH, streams).score) and found.stderr > 0
 
 
+def test_answers_that_have_nothing_right_have_an_error_too():
+    figure = judge(["chrf"], ["xyz", "Il va", "?"], [["Non."], ["Il va au parc."], ["Oui."]], [{}] * 3)["chrf"]
+    assert figure.value > 0 and figure.stderr > 0
+
+
 def test_exact_looks_past_case_and_punctuation():
     assert plain("  The Cat's, hat! ") == "the cat s hat"
     assert judge(["exact"], ["The tree.", "a"], [["tree", "the tree"], ["b"]], [{}, {}])["exact"].value == 50

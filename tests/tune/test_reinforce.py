@@ -257,7 +257,7 @@ def test_a_task_and_in_place_problems_can_be_asked(recipe: Callable[..., Recipe]
     adding = replace(wanted, reinforce=ReinforceConfig(task="addition digits=2", reward=("addition",), group=4))
     record = prepare(adding, tokenizer, 2, None).step()
     assert record["step"] == 1 and 0 < record["length"] <= len(tokenizer.encode("030")) + 1
-    long = replace(adding, reinforce=replace(adding.reinforce, task="sudoku box=2x2"))
+    long = replace(adding, reinforce=replace(adding.reinforce, task="sudoku box=2x2", reward=("sudoku",)))
     with pytest.raises(ValueError, match="too long"):
         prepare(long, tokenizer, 2, None).step()
 
