@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import torch
 from bundles import make
-from serving import KEY, Server
+from servers import KEY, Server
 
 from sfumato.model.adapter import Adapter, AdapterConfig, identity
 from sfumato.model.bundle import Bundle

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import KEY, Server
+from servers import KEY, Server
 
 from sfumato.config import ConfigError
 from sfumato.sample.controller import Utility

@@ -16,7 +16,7 @@ import httpx
 import openai
 import pydantic
 import pytest
-from serving import KEY, Server
+from servers import KEY, Server
 
 from sfumato.cli import main
 from sfumato.model.bundle import find_bundle
