@@ -13,15 +13,24 @@ from torch import Tensor
 from sfumato.canvas import Where
 from sfumato.config import ModelConfig
 from sfumato.model.layout import Causal, Full, Layout
-from sfumato.model.transformer import EPS, Transformer, rms_norm, rotary_tables, rotate
+from sfumato.model.transformer import Transformer, rms_norm, rotary_tables, rotate
 
 Network = Callable[..., Transformer]
 LAYOUTS = pytest.mark.parametrize("layout", [Full(), Causal()], ids=lambda layout: layout.name)
 VARIANTS = pytest.mark.parametrize(
     "changes",
-    [{}, {"kv_heads": 2}, {"kv_heads": 1}, {"tied": False}, {"time_conditioning": True}],
-    ids=["plain", "grouped", "one-key-head", "untied", "time"],
+    [
+        {},
+        {"kv_heads": 2},
+        {"kv_heads": 1},
+        {"tied": False},
+        {"time_conditioning": True},
+        {"qk_norm": False, "qkv_bias": True, "scale_embeddings": False, "norm_eps": 1e-5},
+        {"head_width": 10, "bias": True},
+    ],
+    ids=["plain", "grouped", "one-key-head", "untied", "time", "no-qk-norm", "wide-heads"],
 )
+EPS = 1e-6
 # two documents of five and four places, then padding
 POSITION = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3, -1, -1]])
 DOCUMENT = torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1, 1, -1, -1]])
@@ -196,7 +205,7 @@ def test_rms_norm_and_its_gradients_are_those_of_torch(dtype: torch.dtype, toler
     generator = torch.Generator().manual_seed(0)
     x, weight, upstream = (torch.randn(s, generator=generator, dtype=dtype) for s in ((5, 3, 16), (16,), (5, 3, 16)))
     x, weight = (x * scale).requires_grad_(), weight.requires_grad_()
-    ours, theirs = rms_norm(x, weight), F.rms_norm(x, (16,), weight, EPS)
+    ours, theirs = rms_norm(x, weight, EPS), F.rms_norm(x, (16,), weight, EPS)
     assert ours.dtype == dtype
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
     for mine, reference in zip(
@@ -211,14 +220,14 @@ def test_rms_norm_and_its_gradients_are_those_of_torch(dtype: torch.dtype, toler
 def test_rms_norm_passes_gradcheck() -> None:
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in ((4, 8), (8,)))
-    assert torch.autograd.gradcheck(rms_norm, (x, weight))
+    assert torch.autograd.gradcheck(rms_norm, (x, weight, EPS))
     almost_zero = (1e-4 * torch.randn(3, 8, generator=generator, dtype=torch.float64)).requires_grad_()
-    assert torch.autograd.gradcheck(rms_norm, (almost_zero, weight), eps=1e-9, atol=1e-3)
+    assert torch.autograd.gradcheck(rms_norm, (almost_zero, weight, EPS), eps=1e-9, atol=1e-3)
 
 
 def test_rms_norm_of_nothing_is_nothing() -> None:
     x = torch.zeros(2, 8, requires_grad=True)
-    result = rms_norm(x, torch.ones(8))
+    result = rms_norm(x, torch.ones(8), EPS)
     (gradient,) = torch.autograd.grad(result.sum(), x)
     assert result.eq(0).all() and gradient.isfinite().all()
 

@@ -24,6 +24,7 @@ class ModelConfig:
     layers: int = option(6, "number of transformer layers", at_least=1)
     heads: int = option(4, "attention heads in a layer", at_least=1)
     kv_heads: int = option(0, "key/value heads (grouped-query attention); 0 means as many as heads", at_least=0)
+    head_width: int = option(0, "size of a head; 0 = width / heads", at_least=0)
     mlp_width: int = option(704, "inner size of the SwiGLU layer", at_least=1)
     context: int = option(256, "longest row, in tokens", at_least=2)
     rope_theta: float = option(10000.0, "base of the rotary position frequencies", at_least=1)
@@ -31,13 +32,20 @@ class ModelConfig:
     smallest_block: int = option(0, "training draws block sizes from here to model.block; 0 = that alone", at_least=0)
     time_conditioning: bool = option(False, "tell the network the noise level")
     tied: bool = option(True, "share the input and output embeddings")
+    qk_norm: bool = option(True, "normalise queries and keys, head by head")
+    qkv_bias: bool = option(False, "add a bias to queries, keys and values")
+    bias: bool = option(False, "add a bias to the other matrices of a layer")
+    norm_eps: float = option(1e-6, "what normalisation adds to the mean square", at_least=0, below=1)
+    scale_embeddings: bool = option(True, "multiply the embeddings by the root of their width")
     latent: int = option(0, "size of the embeddings that gaussian noise is put on; 0 = tokens are noised", at_least=0)
     self_conditioning: bool = option(False, "gaussian: the network also reads its previous prediction")
     gap_head: bool = option(False, "a second head that says where tokens are missing; set where the process needs it")
 
     def __post_init__(self) -> None:
         """Refuse shapes that no network can have."""
-        if self.width % (2 * self.heads):  # rotary positions turn pairs, so a head's size is even
+        if self.head_width % 2:  # rotary positions turn pairs
+            raise ConfigError(f"model.head_width must be even: got {self.head_width}; try {self.head_width + 1}")
+        if not self.head_width and self.width % (2 * self.heads):
             raise ConfigError(
                 f"model.width must be a multiple of 2 * model.heads: got {self.width} and {self.heads} heads; "
                 f"try width {-(-self.width // (2 * self.heads)) * 2 * self.heads}"
@@ -59,6 +67,11 @@ class ModelConfig:
                 f"expected model.smallest_block <= model.block <= model.context, got {self.smallest_block}, "
                 f"{self.block} and {self.context}"
             )
+
+    @property
+    def head_size(self) -> int:
+        """Numbers in a head's query, key or value."""
+        return self.head_width or self.width // self.heads
 
 
 _OBJECTIVES = {

@@ -38,12 +38,16 @@ class SpecialTokens:
     mask: int
     end: int
     pad: int
-    start: int
+    start: int | None
+    """What a text begins with; None = nothing."""
+    written: bool = False
+    """Whether the logits of mask, pad and start stay as they are, because the model's authors decode so."""
 
     @property
     def never_written(self) -> tuple[int, ...]:
         """Ids that no text holds where the network writes: their logits are -inf, and noise never shows them."""
-        return self.mask, self.pad, self.start
+        special = () if self.written else (self.mask, self.pad, self.start)
+        return tuple(dict.fromkeys(token for token in special if token is not None and token != self.end))
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class BundleConfig:
     """How a conversation becomes tokens (`text.chat.ChatTemplate`); None where the model knows no conversations."""
     made: dict[str, Any] = field(default_factory=dict)
     """How it was made: recipe, steps, tokens, data, versions."""
+    foreign: dict[str, Any] | None = None
+    """The configuration of a network of the transformers library that is the denoiser; None = our transformer."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +120,21 @@ class Bundle:
         folder = Path(folder)
         config, tokenizer_json = read_description(folder)
         state, adapter = read_weights(folder, config.model)
-        denoiser = Transformer(config.model, never_written=config.tokens.never_written)
+        denoiser = build_network(config)
         fill(denoiser, state, folder)
         card = folder / "README.md"
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
         return cls(config, denoiser.to(device, dtype).eval().requires_grad_(False), tokenizer_json, text, adapter)
+
+
+def build_network(config: BundleConfig, *, gradient_checkpointing: bool = False, dropout: float = 0.0) -> Transformer:
+    """The network that a configuration describes, with weights that say nothing yet; arguments as in `Transformer`."""
+    return Transformer(
+        config.model,
+        never_written=config.tokens.never_written,
+        gradient_checkpointing=gradient_checkpointing,
+        dropout=dropout,
+    )
 
 
 def _stored(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -184,7 +200,7 @@ def _read_config(folder: Path) -> BundleConfig:
         content.pop("adapter", None)  # read with the weights
     config = from_mapping(BundleConfig, content, where=str(path))
     for name, token in dataclasses.asdict(config.tokens).items():
-        if not 0 <= token < config.model.vocab_size:
+        if name != "written" and token is not None and not 0 <= token < config.model.vocab_size:
             raise BundleError(
                 f"{path}: tokens.{name} is {token}, expected an id below model.vocab_size = {config.model.vocab_size}"
             )

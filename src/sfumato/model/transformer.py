@@ -1,5 +1,7 @@
 """Our transformer: pre-RMSNorm, rotary positions, SwiGLU, QK-norm, grouped keys, tied embeddings.
 
+With other settings of `ModelConfig` it is the network of LLaDA, Dream, Qwen or Llama (`model.hub`).
+
 Two halves, `encode` and `readout`, so that logits exist only where somebody reads them.
 
 Shape letters: B rows, Q positions run, K key positions, N scored positions, D width, V vocabulary, H heads,
@@ -21,8 +23,6 @@ from sfumato.model.layout import Layout, visible
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
-
-EPS = 1e-6
 
 
 class Denoiser(Protocol):
@@ -58,33 +58,33 @@ class _Normalise(torch.autograd.Function):
     """x / rms(x) over the last axis, in float32 or better; the eager backward of `F.rms_norm` is 1.5x slower on CPU."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:  # noqa: ANN001
+    def forward(ctx, x: Tensor, eps: float) -> Tensor:  # noqa: ANN001
         wide = x if x.dtype == torch.float64 else x.float()
-        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
+        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         y = (wide * scale).to(x.dtype)
         ctx.save_for_backward(y, scale)
         return y
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> Tensor:  # noqa: ANN001
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
         y, scale = ctx.saved_tensors
         grad = grads[0].to(scale.dtype)
         along = torch.linalg.vecdot(grad, y.to(scale.dtype)).unsqueeze(-1).div_(y.shape[-1])
-        return torch.addcmul(grad, y, along, value=-1).mul_(scale).to(y.dtype)
+        return torch.addcmul(grad, y, along, value=-1).mul_(scale).to(y.dtype), None
 
 
-def rms_norm(x: Tensor, weight_D: Tensor) -> Tensor:
+def rms_norm(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """Root-mean-square normalisation with a learned gain (Zhang and Sennrich 2019)."""
     if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return _Normalise.apply(x) * weight_D
+        return _Normalise.apply(x, eps) * weight_D
     # Under autocast x can be bfloat16 and the gain float32; mixed, torch warns and takes a slow path.
-    return F.rms_norm(x, (x.shape[-1],), weight_D.to(x.dtype), EPS)
+    return F.rms_norm(x, (x.shape[-1],), weight_D.to(x.dtype), eps)
 
 
 def rotary_tables(position_BQ: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cos and sin, float32 (B, 1, Q, E/2), for rotary positions in the half layout (Su et al. 2021, RoFormer)."""
     exponent = torch.arange(0, head_width, 2, device=position_BQ.device, dtype=torch.float32) / head_width
-    angle = position_BQ.clamp(min=0)[:, None, :, None].float() * theta**-exponent
+    angle = position_BQ.clamp(min=0)[:, None, :, None].float() * (1.0 / theta**exponent)  # as everybody rounds it
     return angle.cos(), angle.sin()
 
 
@@ -99,20 +99,21 @@ _Slots = tuple[int, Kept] | None  # the number of the layer, and the keys it kee
 
 
 class Attention(nn.Module):
-    """Multi-head attention with QK-norm and optional grouped keys."""
+    """Multi-head attention, with grouped keys and QK-norm where the configuration asks for them."""
 
     def __init__(self, config: ModelConfig):
-        """config: width, heads and kv_heads (0 = heads)."""
+        """config: width, heads, kv_heads (0 = heads), head_width (0 = width / heads), qk_norm and biases."""
         super().__init__()
         self.heads = config.heads
         self.kv_heads = config.kv_heads or config.heads
-        self.head_width = config.width // config.heads
-        self.query = nn.Linear(config.width, self.heads * self.head_width, bias=False)
-        self.key = nn.Linear(config.width, self.kv_heads * self.head_width, bias=False)
-        self.value = nn.Linear(config.width, self.kv_heads * self.head_width, bias=False)
-        self.out = nn.Linear(self.heads * self.head_width, config.width, bias=False)
-        self.query_norm = nn.Parameter(torch.ones(self.head_width))
-        self.key_norm = nn.Parameter(torch.ones(self.head_width))
+        self.head_width = config.head_size
+        self.eps = config.norm_eps
+        self.query = nn.Linear(config.width, self.heads * self.head_width, bias=config.qkv_bias)
+        self.key = nn.Linear(config.width, self.kv_heads * self.head_width, bias=config.qkv_bias)
+        self.value = nn.Linear(config.width, self.kv_heads * self.head_width, bias=config.qkv_bias)
+        self.out = nn.Linear(self.heads * self.head_width, config.width, bias=config.bias)
+        self.query_norm = nn.Parameter(torch.ones(self.head_width)) if config.qk_norm else None
+        self.key_norm = nn.Parameter(torch.ones(self.head_width)) if config.qk_norm else None
 
     def forward(self, x_BQD: Tensor, rotary: tuple[Tensor, Tensor], mask_B1QK: Mask, kept: _Slots) -> Tensor:
         """What each position gathers, before the output matrix; the mask is added to the scores, None = all seen."""
@@ -120,8 +121,9 @@ class Attention(nn.Module):
         q = self.query(x_BQD).view(rows, length, self.heads, self.head_width).transpose(1, 2)
         k = self.key(x_BQD).view(rows, length, self.kv_heads, self.head_width).transpose(1, 2)
         v = self.value(x_BQD).view(rows, length, self.kv_heads, self.head_width).transpose(1, 2)
-        q = rotate(rms_norm(q, self.query_norm), *rotary)
-        k = rotate(rms_norm(k, self.key_norm), *rotary)
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = rms_norm(q, self.query_norm, self.eps), rms_norm(k, self.key_norm, self.eps)
+        q, k = rotate(q, *rotary), rotate(k, *rotary)
         if kept is not None:
             layer, slots = kept
             k, v = (x.transpose(1, 2) for x in slots.exchange(layer, k.transpose(1, 2), v.transpose(1, 2)))
@@ -140,13 +142,13 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, dropout: float = 0.0):
         """config: the widths; dropout: share of what the layer adds that training leaves out."""
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.eps = dropout, config.norm_eps
         self.attention_norm = nn.Parameter(torch.ones(config.width))
         self.attention = Attention(config)
         self.mlp_norm = nn.Parameter(torch.ones(config.width))
-        self.gate = nn.Linear(config.width, config.mlp_width, bias=False)
-        self.up = nn.Linear(config.width, config.mlp_width, bias=False)
-        self.down = nn.Linear(config.mlp_width, config.width, bias=False)
+        self.gate = nn.Linear(config.width, config.mlp_width, bias=config.bias)
+        self.up = nn.Linear(config.width, config.mlp_width, bias=config.bias)
+        self.down = nn.Linear(config.mlp_width, config.width, bias=config.bias)
 
     def forward(
         self,
@@ -157,13 +159,13 @@ class Block(nn.Module):
         kept: _Slots = None,
     ) -> Tensor:
         """One layer; with read_N only those flat positions go on after the attention, as (N, D)."""
-        gathered = self.attention(rms_norm(x_BQD, self.attention_norm), rotary, mask_B1QK, kept)
+        gathered = self.attention(rms_norm(x_BQD, self.attention_norm, self.eps), rotary, mask_B1QK, kept)
         x = x_BQD
         if read_N is not None:
             gathered = gathered.flatten(0, 1).index_select(0, read_N)
             x = x_BQD.flatten(0, 1).index_select(0, read_N)
         x = x + F.dropout(self.attention.out(gathered), self.dropout, self.training)
-        y = rms_norm(x, self.mlp_norm)
+        y = rms_norm(x, self.mlp_norm, self.eps)
         return x + F.dropout(self.down(F.silu(self.gate(y)) * self.up(y)), self.dropout, self.training)
 
 
@@ -231,9 +233,9 @@ class Transformer(nn.Module):
     def _enter(self, inputs_BQ: Tensor) -> Tensor:
         """What the first layer reads, (B, Q, D)."""
         if self.project is None:
-            # Scaled to unit size: the same table reads in and out, and as a readout it must be small.
             embedded = inputs_BQ if inputs_BQ.is_floating_point() else self.embedding(inputs_BQ)
-            return embedded * self.config.width**0.5
+            # Ours to unit size: the same table reads in and out, and as a readout it must be small.
+            return embedded * self.config.width**0.5 if self.config.scale_embeddings else embedded
         missing = self.project.in_features - inputs_BQ.shape[-1]  # no previous prediction, or one that is not read
         return self.project(F.pad(inputs_BQ, (0, missing)).to(self.project.weight.dtype))
 
@@ -277,7 +279,7 @@ class Transformer(nn.Module):
         if self.time is not None:
             assert t_BQ is not None, "a time-conditioned network needs t"
             x_BQD = x_BQD + self.embed_time(t_BQ).to(x_BQD.dtype)
-        rotary = rotary_tables(where.position_BQ, self.config.width // self.config.heads, self.config.rope_theta)
+        rotary = rotary_tables(where.position_BQ, self.config.head_size, self.config.rope_theta)
         mask_B1QK = self._mask(layout, where, kept, x_BQD)
         blocks = self.blocks[:layers]
         for i, block in enumerate(blocks):
@@ -287,7 +289,7 @@ class Transformer(nn.Module):
                 x_BQD = checkpoint(block, x_BQD, rotary, mask_B1QK, reads, slots, use_reentrant=False)
             else:
                 x_BQD = block(x_BQD, rotary, mask_B1QK, reads, slots)
-        return rms_norm(x_BQD, self.final_norm)
+        return rms_norm(x_BQD, self.final_norm, self.config.norm_eps)
 
     @staticmethod
     def _mask(layout: Layout, where: Where, kept: Kept | None, x_BQD: Tensor) -> "Tensor | BlockMask | None":
@@ -326,7 +328,7 @@ class Transformer(nn.Module):
         config = self.config
         heads = config.kv_heads or config.heads
         like = self.embedding.weight
-        return Cache.empty(config.layers, heads, config.width // config.heads, rows, slots, like=like)
+        return Cache.empty(config.layers, heads, config.head_size, rows, slots, like=like)
 
     def num_parameters(self) -> int:
         """How many numbers are learned."""

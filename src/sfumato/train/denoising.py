@@ -12,7 +12,7 @@ from sfumato.data.batches import Stream
 from sfumato.data.cache import Corpus, Progress, open_corpora
 from sfumato.data.turns import Turns
 from sfumato.model.adapter import identity
-from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens, find_bundle, read_description
+from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens, build_network, find_bundle, read_description
 from sfumato.model.lora import add_adapters
 from sfumato.model.transformer import Transformer
 from sfumato.process import Growing, build_process
@@ -141,12 +141,7 @@ def network(recipe: Recipe, config: BundleConfig) -> Transformer:
     Raises:
         ValueError: weights that do not fit, or adapters of nothing; one line.
     """
-    denoiser = Transformer(
-        config.model,
-        never_written=config.tokens.never_written,
-        gradient_checkpointing=recipe.train.checkpointing,
-        dropout=recipe.train.dropout,
-    )
+    denoiser = build_network(config, gradient_checkpointing=recipe.train.checkpointing, dropout=recipe.train.dropout)
     denoiser.initialise(recipe.seed)
     if recipe.init:
         _take_weights(denoiser, recipe.init)
