@@ -19,7 +19,15 @@ import torch
 from torch import Tensor
 
 from sfumato.config import ModelConfig, from_mapping
-from sfumato.model.weights import BUNDLED, BundleError, check_numbers, check_sizes, read_tensors, weights_sha256
+from sfumato.model.weights import (
+    BUNDLED,
+    BundleError,
+    check_numbers,
+    check_sizes,
+    is_public,
+    read_tensors,
+    weights_sha256,
+)
 
 FORMAT = "sfumato-adapter-1"
 A, B = ".lora_A", ".lora_B"
@@ -108,6 +116,10 @@ def read_weights(folder: Path, model: ModelConfig) -> tuple[dict[str, Tensor], A
     Raises:
         BundleError: one line that says what is missing, damaged or does not fit.
     """
+    if is_public(folder):
+        from sfumato.model.hub.reading import read
+
+        return read(folder)[2], None
     config, adapter = read_adapter(folder), None
     if config is None:
         state = read_tensors(folder)

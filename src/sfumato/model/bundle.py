@@ -26,7 +26,7 @@ from sfumato.model.adapter import FORMAT as ADAPTER_FORMAT
 from sfumato.model.adapter import Adapter, read_weights
 from sfumato.model.layout import layout_named
 from sfumato.model.transformer import Transformer
-from sfumato.model.weights import BUNDLED, BundleError, fill, whole_folder, write_tensors
+from sfumato.model.weights import BUNDLED, BundleError, fill, is_public, whole_folder, write_tensors
 
 FORMAT = "sfumato-bundle-1"
 
@@ -120,8 +120,9 @@ class Bundle:
         folder = Path(folder)
         config, tokenizer_json = read_description(folder)
         state, adapter = read_weights(folder, config.model)
-        denoiser = build_network(config)
-        fill(denoiser, state, folder)
+        with torch.device("meta"):  # the weights are put in, not copied
+            denoiser = build_network(config)
+        fill(denoiser, state, folder, device, dtype)
         card = folder / "README.md"
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
         return cls(config, denoiser.to(device, dtype).eval().requires_grad_(False), tokenizer_json, text, adapter)
@@ -147,6 +148,10 @@ def read_description(folder: Path) -> tuple[BundleConfig, str]:
     Raises:
         BundleError: one line that says what was expected and what was found.
     """
+    if is_public(folder):
+        from sfumato.model.hub.reading import describe
+
+        return describe(folder)
     config = _read_config(folder)
     tokenizer_json = _read_text(folder / "tokenizer.json")
     found = hashlib.sha256(tokenizer_json.encode()).hexdigest()

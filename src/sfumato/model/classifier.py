@@ -136,7 +136,7 @@ class Classifier(nn.Module):
         path = folder / "config.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            state = load_file(folder / WEIGHTS)
+            state = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
         except FileNotFoundError as error:
             raise BundleError(f"{folder}: no classifier: {Path(error.filename or WEIGHTS).name} is missing") from None
         except (ValueError, SafetensorError, OSError) as error:

@@ -206,7 +206,7 @@ class Transformer(nn.Module):
         self.final_norm = nn.Parameter(torch.ones(config.width))
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         self.gap = nn.Linear(config.width, 1) if config.gap_head else None
-        bias_V = torch.zeros(config.vocab_size)
+        bias_V = torch.zeros(config.vocab_size, device="cpu")  # not in any file, so it never is a meta tensor
         bias_V[list(never_written)] = float("-inf")
         # As a bias of the readout, forbidding a token costs no pass over the logits.
         self.register_buffer("forbidden_V", bias_V, persistent=False)

@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import json
+import math
 import os
 import shutil
 import tempfile
@@ -21,6 +23,15 @@ SHARD_BYTES = 15 * 2**20
 
 class BundleError(ValueError):
     """A model folder that is missing, broken or does not match itself."""
+
+
+def is_public(folder: Path) -> bool:
+    """Whether a folder is laid out as models of the transformers library are, and not as ours (`model.hub`)."""
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # whoever reads it says what is wrong
+    return isinstance(content, dict) and "model_type" in content and "format" not in content
 
 
 @contextlib.contextmanager
@@ -100,7 +111,8 @@ def read_tensors(folder: Path, stem: str = "model") -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file in files:
         try:
-            shard = load_file(file)
+            # Not the file's own memory: who writes to the file must not change a model that is in use.
+            shard = {name: tensor.clone() for name, tensor in load_file(file).items()}
         except (SafetensorError, OSError) as error:
             raise BundleError(f"{file}: truncated or damaged weights ({error}); copy the file again") from None
         if twice := sorted(state.keys() & shard.keys()):
@@ -126,8 +138,21 @@ def check_sizes(state: dict[str, Tensor], model: ModelConfig, folder: Path) -> N
             raise BundleError(f"{folder}: tensor {name!r} is missing from the weights; a shard may be missing")
 
 
-def fill(network: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
-    """Put the weights of a folder into a network; every tensor exactly once, of the right shape and kind, finite.
+def fill(
+    network: nn.Module,
+    state: dict[str, Tensor],
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Make the weights of a folder those of a network; every tensor exactly once, of the right shape and kind, finite.
+
+    Args:
+        network: of any weights, which may be on the meta device.
+        state: is emptied on the way: what had to be converted is let go before the next tensor.
+        folder: for errors.
+        device: where the weights go.
+        dtype: precision in memory, None to keep theirs.
 
     Raises:
         BundleError: which tensor is wrong.
@@ -144,14 +169,16 @@ def fill(network: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
                 f"config.json asks for {list(expected[name].shape)}"
             )
         check_numbers(name, state[name], folder)
-    network.load_state_dict(state)
+    placed = {name: state.pop(name).to(device, dtype) for name in list(state)}
+    network.load_state_dict(placed, assign=True)
+    network.to(device)
 
 
 def check_numbers(name: str, tensor: Tensor, folder: Path) -> None:
     """BundleError unless a tensor holds finite floating-point numbers."""
     if not tensor.is_floating_point():
         raise BundleError(f"{folder}: tensor {name!r} is {tensor.dtype}, expected floating point")
-    if not torch.isfinite(tensor).all():
+    if not all(math.isfinite(end) for end in torch.aminmax(tensor)):  # it needs no memory, unlike isfinite
         raise BundleError(
             f"{folder}: tensor {name!r} holds NaN or infinity; the file is damaged or the training run diverged"
         )
