@@ -72,6 +72,7 @@ class Foreign(nn.Module):
             ConfigError: transformers is not installed, or a family that is not among `FAMILIES`.
         """
         super().__init__()
+        self._given = dict(config)
         network = build_class(config, dropout)
         if gradient_checkpointing:
             network.gradient_checkpointing_enable({"use_reentrant": False})
@@ -80,7 +81,8 @@ class Foreign(nn.Module):
         self.__dict__["_modules"] = network._modules
         self.config: PreTrainedConfig = network.config
         self.causal = self.config.model_type in CAUSAL
-        trunk = self._trunk()
+        self.trunk_name = network.base_model_prefix
+        trunk = getattr(self, self.trunk_name)
         self._accepts = signature(trunk.forward).parameters.keys()
         places = next((m for n, m in trunk.named_modules() if n.endswith("position_embeddings")), None)
         # RoBERTa counts its places from behind the padding's id.
@@ -94,8 +96,16 @@ class Foreign(nn.Module):
         self.register_state_dict_post_hook(_drop_aliases)
         self.register_load_state_dict_pre_hook(_add_aliases)
 
-    def _trunk(self) -> nn.Module:
-        return getattr(self, self._network[0].base_model_prefix)
+    def blank(self) -> "Foreign":
+        """Another network like this one, which drops nothing, with weights that say nothing yet."""
+        return Foreign(self._given, never_written=self.forbidden_V.isinf().nonzero().flatten().tolist())
+
+    def initialise(self, seed: int) -> "Foreign":
+        """Draw the weights as the library does."""
+        with torch.random.fork_rng(devices=[]):  # it knows only torch's global generator
+            torch.manual_seed(seed)
+            self._network[0].init_weights()
+        return self
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Refused: gaussian noise is for networks of our own."""
@@ -113,25 +123,28 @@ class Foreign(nn.Module):
         t_BQ: Tensor | None = None,
         read_N: Tensor | None = None,
         kept: Kept | None = None,
+        layers: int | None = None,
     ) -> Tensor:
         """Run the trunk; arguments as in `Transformer.encode`, `t_BQ` is not read.
 
         Returns:
-            hidden_ND, or hidden_BQD without read_N: what the class's own head reads.
+            hidden_ND, or hidden_BQD without read_N: what the class's own head reads, or with `layers` what leaves so
+            many of them.
         """
-        embedding: nn.Module = self._network[0].get_input_embeddings()
         given: dict[str, Any] = {
             "position_ids": where.position_BQ.clamp(min=0) + self._first_place,
-            "attention_mask": self._mask(layout, where, kept, embedding.weight),
+            "attention_mask": self._mask(layout, where, kept, self._embedding_VD),
             "token_type_ids": torch.zeros_like(where.position_BQ),
             "use_cache": False,
+            "output_hidden_states": layers is not None,
             "past_key_values": None if kept is None else _Slots(kept),
         }
         given["inputs_embeds" if inputs_BQ.is_floating_point() else "input_ids"] = inputs_BQ
         if self.config.model_type == "gpt2":  # reads them from the embedding of words
             del given["token_type_ids"]
-        trunk = self._trunk()
-        hidden_BQD = trunk(**{k: v for k, v in given.items() if k in self._accepts})[0]
+        trunk = getattr(self, self.trunk_name)
+        out = trunk(**{k: v for k, v in given.items() if k in self._accepts or k == "output_hidden_states"})
+        hidden_BQD = out[0] if layers is None else out.hidden_states[layers]
         return hidden_BQD if read_N is None else hidden_BQD.flatten(0, 1).index_select(0, read_N)
 
     def _mask(self, layout: Layout, where: Where, kept: Kept | None, like: Tensor) -> Tensor | dict[str, Tensor]:
@@ -163,7 +176,7 @@ class Foreign(nn.Module):
         """logits_NV of hidden states, -inf where a token is never written; the leading axes may be any."""
         assert head == "token", "a network of the library has one head"
         whole = copy.copy(self._network[0])
-        whole._modules = {**self._modules, whole.base_model_prefix: _Through()}
+        whole._modules = {**self._modules, self.trunk_name: _Through()}
         logits_1NV = whole(inputs_embeds=hidden_ND.reshape(1, -1, hidden_ND.shape[-1])).logits
         logits = logits_1NV.view(*hidden_ND.shape[:-1], -1)
         return logits + self.forbidden_V.to(logits.dtype)
@@ -171,10 +184,22 @@ class Foreign(nn.Module):
     def empty_cache(self, rows: int, slots: int) -> Cache:
         """Buffers for the keys and values of `rows` rows of at most `slots` positions."""
         config = self.config
+        if "past_key_values" not in self._accepts:
+            raise ConfigError(f"cache: a network of the kind {config.model_type} keeps no keys and values; use none")
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        like = self._network[0].get_input_embeddings().weight
-        return Cache.empty(config.num_hidden_layers, heads, width, rows, slots, like=like)
+        return Cache.empty(config.num_hidden_layers, heads, width, rows, slots, like=self._embedding_VD)
+
+    @property
+    def _embedding_VD(self) -> Tensor:
+        table: Any = self._network[0].get_input_embeddings()
+        return table.weight
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        """How the names of weights begin that make logits; those of a tied table are the embedding's."""
+        last = self._network[0].get_output_embeddings()
+        return tuple(f"{name}." for name, module in self.named_modules() if module is last)
 
     def num_parameters(self) -> int:
         """How many numbers are learned."""

@@ -212,6 +212,10 @@ class Transformer(nn.Module):
         self.register_buffer("forbidden_V", bias_V, persistent=False)
         self.forbidden_V: Tensor
 
+    def blank(self) -> "Transformer":
+        """Another network like this one, which drops nothing, with weights that say nothing yet."""
+        return Transformer(self.config, never_written=self.forbidden_V.isinf().nonzero().flatten().tolist())
+
     def initialise(self, seed: int) -> "Transformer":
         """Draw the weights: normal with sd 1/sqrt(fan-in), 0 for what writes to the residual stream."""
         generator = torch.Generator().manual_seed(seed)
@@ -329,6 +333,11 @@ class Transformer(nn.Module):
         heads = config.kv_heads or config.heads
         like = self.embedding.weight
         return Cache.empty(config.layers, heads, config.head_size, rows, slots, like=like)
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        """How the names of weights begin that make logits; those of a tied table are the embedding's."""
+        return "head.", "gap."
 
     def num_parameters(self) -> int:
         """How many numbers are learned."""

@@ -12,9 +12,16 @@ from sfumato.data.batches import Stream
 from sfumato.data.cache import Corpus, Progress, open_corpora
 from sfumato.data.turns import Turns
 from sfumato.model.adapter import identity
-from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens, build_network, find_bundle, read_description
+from sfumato.model.bundle import (
+    Bundle,
+    BundleConfig,
+    Network,
+    SpecialTokens,
+    build_network,
+    find_bundle,
+    read_description,
+)
 from sfumato.model.lora import add_adapters
-from sfumato.model.transformer import Transformer
 from sfumato.process import Growing, build_process
 from sfumato.text.chat import ChatTemplate
 from sfumato.text.tokenizer import Tokenizer
@@ -133,7 +140,7 @@ def turns(config: BundleConfig) -> Turns:
     return Turns(template, config.model.context, block, fill=config.layout != "causal" and not config.model.gap_head)
 
 
-def network(recipe: Recipe, config: BundleConfig) -> Transformer:
+def network(recipe: Recipe, config: BundleConfig) -> Network:
     """The network before the first step, on its device: with random weights, or with those of `init`.
 
     With `lora.rank` those are frozen, and adapters beside them learn.
@@ -144,7 +151,7 @@ def network(recipe: Recipe, config: BundleConfig) -> Transformer:
     denoiser = build_network(config, gradient_checkpointing=recipe.train.checkpointing, dropout=recipe.train.dropout)
     denoiser.initialise(recipe.seed)
     if recipe.init:
-        _take_weights(denoiser, recipe.init)
+        _take_weights(denoiser, config, recipe.init)
     if recipe.lora.rank:
         _check_base(recipe, config)
         add_adapters(denoiser, recipe.lora, recipe.seed)
@@ -163,7 +170,7 @@ def _check_base(recipe: Recipe, config: BundleConfig) -> None:
         )
 
 
-def new_state(recipe: Recipe, denoiser: Transformer, stream: Rows) -> State:
+def new_state(recipe: Recipe, denoiser: Network, stream: Rows) -> State:
     """The state before the first step."""
     state = State(denoiser, build_optimisers(denoiser, recipe.train), {}, stream)
     if recipe.train.ema:
@@ -173,7 +180,7 @@ def new_state(recipe: Recipe, denoiser: Transformer, stream: Rows) -> State:
     return state
 
 
-def _take_weights(denoiser: Transformer, init: str) -> None:
+def _take_weights(denoiser: Network, config: BundleConfig, init: str) -> None:
     """Start from a bundle's weights; layout, process and context may differ, sizes not.
 
     A network with fewer layers takes evenly chosen ones, the first and the last among them.
@@ -183,7 +190,7 @@ def _take_weights(denoiser: Transformer, init: str) -> None:
     """
     bundle = Bundle.load(find_bundle(init))
     expected = denoiser.state_dict()
-    state = _thinned(bundle.denoiser.state_dict(), bundle.config.model.layers, denoiser.config.layers)
+    state = _thinned(bundle.denoiser.state_dict(), bundle.config.model.layers, config.model.layers)
     for name in sorted(state.keys() | expected.keys()):
         found, wanted = (list(t[name].shape) if name in t else "absent" for t in (state, expected))
         if found != wanted:
