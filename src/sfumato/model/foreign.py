@@ -196,10 +196,11 @@ class Foreign(nn.Module):
         return table.weight
 
     @property
-    def readouts(self) -> tuple[str, ...]:
-        """How the names of weights begin that make logits; those of a tied table are the embedding's."""
-        last = self._network[0].get_output_embeddings()
-        return tuple(f"{name}." for name, module in self.named_modules() if module is last)
+    def tables(self) -> tuple[str, ...]:
+        """Names of the matrices with a row for each token."""
+        last: Any = self._network[0].get_output_embeddings()
+        both = self._embedding_VD, last.weight
+        return tuple(name for name, parameter in self.named_parameters() if any(parameter is one for one in both))
 
     def num_parameters(self) -> int:
         """How many numbers are learned."""

@@ -335,9 +335,9 @@ class Transformer(nn.Module):
         return Cache.empty(config.layers, heads, config.head_size, rows, slots, like=like)
 
     @property
-    def readouts(self) -> tuple[str, ...]:
-        """How the names of weights begin that make logits; those of a tied table are the embedding's."""
-        return "head.", "gap."
+    def tables(self) -> tuple[str, ...]:
+        """Names of the matrices with a row for each token."""
+        return ("embedding.weight",) if self.head is None else ("embedding.weight", "head.weight")
 
     def num_parameters(self) -> int:
         """How many numbers are learned."""

@@ -81,14 +81,17 @@ def described(
     recipe: Recipe, tokenizer: Tokenizer, chat: ChatTemplate | None, shift: int | None = None
 ) -> BundleConfig:
     """What the bundle will say about the model; see `denoising`."""
-    if recipe.model.vocab_size not in (0, tokenizer.vocab_size):
+    start = read_description(find_bundle(recipe.init))[0] if recipe.init else None
+    # A network may embed more tokens than its tokenizer has.
+    vocab_size = start.model.vocab_size if start else tokenizer.vocab_size
+    if recipe.model.vocab_size not in (0, vocab_size):
         raise ValueError(
-            f"model.vocab_size: got {recipe.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}; leave it at 0"
+            f"model.vocab_size: got {recipe.model.vocab_size}, the tokenizer has {vocab_size}; leave it at 0"
         )
     tokens = SpecialTokens(tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.start_id)
     process = build_process(
         recipe.process,
-        vocab_size=tokenizer.vocab_size,
+        vocab_size=vocab_size,
         mask_id=tokens.mask,
         never_written=tokens.never_written,
         shift=_shift_of(recipe) if shift is None else shift,
@@ -99,7 +102,12 @@ def described(
             f"model.block: got {recipe.model.block}, but {process.name} has no blocks: its rows grow everywhere; "
             "leave it at 0"
         )
-    model = dataclasses.replace(recipe.model, vocab_size=tokenizer.vocab_size, gap_head=grows)
+    foreign = start.foreign if start else None
+    if foreign is not None and grows:
+        raise ValueError(
+            f"process.kind: {process.name} needs a second head, which only our own network has; use masked"
+        )
+    model = dataclasses.replace(recipe.model, vocab_size=vocab_size, gap_head=grows)
     layout = "causal" if process.name == "autoregressive" else "block" if model.block else "full"
     sampler: dict[str, Any] = {"sampler": _SAMPLERS.get(process.name, "ancestral"), "temperature": 0.7}
     if model.smallest_block:  # it may choose: large enough to be parallel, and for answers small enough to end late
@@ -115,7 +123,8 @@ def described(
         tokens=tokens,
         tokenizer_sha256=tokenizer.fingerprint,
         sampler=sampler,
-        chat=chat.to_dict() if chat else _template_of(recipe.init),
+        chat=chat.to_dict() if chat else start.chat if start else None,
+        foreign=foreign,
     )
 
 
@@ -125,11 +134,6 @@ def _shift_of(recipe: Recipe) -> int:
         return 0
     init = read_description(find_bundle(recipe.init))[0]
     return init.shift if init.process.kind == recipe.process.kind else 0
-
-
-def _template_of(init: str) -> dict[str, Any] | None:
-    """A model that knows conversations knows them still after other training."""
-    return read_description(find_bundle(init))[0].chat if init else None
 
 
 def turns(config: BundleConfig) -> Turns:

@@ -81,13 +81,13 @@ def build_optimisers(denoiser: Network, config: TrainConfig) -> list[torch.optim
 
     Weight decay touches matrices only; what needs no gradient is left out. `config.dtype` is the resolved one.
     """
-    tables_of = {f"{name}.weight" for name, module in denoiser.named_modules() if isinstance(module, nn.Embedding)}
+    rows = {f"{name}.weight" for name, module in denoiser.named_modules() if isinstance(module, nn.Embedding)}
+    rows |= {*denoiser.tables, "gap.weight"}
     matrices, tables, vectors = [], [], []
     for name, parameter in denoiser.named_parameters():
         if not parameter.requires_grad:
             continue
-        table = name in tables_of or name.startswith(denoiser.readouts)
-        (vectors if parameter.ndim < 2 else tables if table else matrices).append(parameter)
+        (vectors if parameter.ndim < 2 else tables if name in rows else matrices).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": tables, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
