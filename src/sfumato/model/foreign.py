@@ -28,20 +28,43 @@ if TYPE_CHECKING:
 MASKED = {
     "bert": "BertForMaskedLM",
     "camembert": "CamembertForMaskedLM",
+    "data2vec-text": "Data2VecTextForMaskedLM",
     "distilbert": "DistilBertForMaskedLM",
     "electra": "ElectraForMaskedLM",
     "ernie": "ErnieForMaskedLM",
     "eurobert": "EuroBertForMaskedLM",
+    "megatron-bert": "MegatronBertForMaskedLM",
     "modernbert": "ModernBertForMaskedLM",
     "roberta": "RobertaForMaskedLM",
+    "roberta-prelayernorm": "RobertaPreLayerNormForMaskedLM",
     "xlm-roberta": "XLMRobertaForMaskedLM",
+    "xlm-roberta-xl": "XLMRobertaXLForMaskedLM",
 }
 CAUSAL = {
+    "biogpt": "BioGptForCausalLM",
+    "cohere": "CohereForCausalLM",
+    "cohere2": "Cohere2ForCausalLM",
+    "exaone4": "Exaone4ForCausalLM",
+    "falcon": "FalconForCausalLM",
     "gemma": "GemmaForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
+    "glm": "GlmForCausalLM",
+    "glm4": "Glm4ForCausalLM",
     "gpt2": "GPT2LMHeadModel",
+    "gpt_neox": "GPTNeoXForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "helium": "HeliumForCausalLM",
+    "nemotron": "NemotronForCausalLM",
+    "olmo": "OlmoForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+    "olmo3": "Olmo3ForCausalLM",
     "opt": "OPTForCausalLM",
+    "phi": "PhiForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+    "stablelm": "StableLmForCausalLM",
+    "starcoder2": "Starcoder2ForCausalLM",
 }
 FAMILIES = MASKED | CAUSAL
 """By `model_type`, the class of the library that computes it; those whose logits the tests compare."""
@@ -75,7 +98,8 @@ class Foreign(nn.Module):
         self._given = dict(config)
         network = build_class(config, dropout)
         if gradient_checkpointing:
-            network.gradient_checkpointing_enable({"use_reentrant": False})
+            newer = getattr(network, "activation_checkpointing_enable", None)  # of transformers, where the other warns
+            (newer or network.gradient_checkpointing_enable)({"use_reentrant": False})
         # The network's modules become ours, so that every name is the library's; in a tuple it is no module of ours.
         self._network = (network,)
         self.__dict__["_modules"] = network._modules
@@ -83,18 +107,19 @@ class Foreign(nn.Module):
         self.causal = self.config.model_type in CAUSAL
         self.trunk_name = network.base_model_prefix
         trunk = getattr(self, self.trunk_name)
-        self._accepts = signature(trunk.forward).parameters.keys()
+        self._accepts = frozenset(signature(trunk.forward).parameters)
         places = next((m for n, m in trunk.named_modules() if n.endswith("position_embeddings")), None)
         # RoBERTa counts its places from behind the padding's id.
         padding = getattr(places, "padding_idx", None)
         self._first_place = 0 if padding is None else padding + 1
-        bias_V = torch.zeros(self.config.vocab_size)
+        bias_V = torch.zeros(self.config.vocab_size, device="cpu")
         bias_V[list(never_written)] = float("-inf")
         self.register_buffer("forbidden_V", bias_V, persistent=False)
         self.forbidden_V: Tensor
         self._aliases = _aliases(self)
         self.register_state_dict_post_hook(_drop_aliases)
         self.register_load_state_dict_pre_hook(_add_aliases)
+        self.register_load_state_dict_post_hook(_tie)
 
     def blank(self) -> "Foreign":
         """Another network like this one, which drops nothing, with weights that say nothing yet."""
@@ -196,6 +221,15 @@ class Foreign(nn.Module):
         return table.weight
 
     @property
+    def context(self) -> int:
+        """The longest row that it has places for."""
+        return self.config.max_position_embeddings - self._first_place
+
+    def canonical(self, name: str) -> str:
+        """The name under which a weight is kept, of the names that a tied one has."""
+        return self._aliases.get(name, name)
+
+    @property
     def tables(self) -> tuple[str, ...]:
         """Names of the matrices with a row for each token."""
         last: Any = self._network[0].get_output_embeddings()
@@ -233,7 +267,8 @@ def build_class(config: Mapping[str, Any], dropout: float = 0.0) -> "PreTrainedM
     family = getattr(transformers, FAMILIES[kind])
     fused = family._supports_sdpa and not getattr(chosen, "attn_logit_softcapping", None)
     chosen._attn_implementation = "sdpa" if fused else "eager"
-    with no_init_weights():
+    # Real tensors, even where others would be meta: some are in no file. Memory is taken when it is written to.
+    with torch.device("cpu"), no_init_weights():
         network = family(chosen)
     network.tie_weights()
     return network
@@ -291,3 +326,10 @@ def _add_aliases(network: Foreign, state: dict[str, Tensor], prefix: str, *other
     for name, kept in network._aliases.items():
         if prefix + kept in state:
             state[prefix + name] = state[prefix + kept]
+
+
+def _tie(network: Foreign, incompatible: Any) -> None:
+    """Loading may have put one tensor under two names; make it one parameter again."""
+    for name, kept in network._aliases.items():
+        module, _, attribute = name.rpartition(".")
+        setattr(network.get_submodule(module), attribute, network.get_parameter(kept))

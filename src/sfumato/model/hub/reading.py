@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sfumato.model.bundle import BundleConfig, build_network
+from sfumato.model.hub import foreign
 from sfumato.model.hub.dream import DREAM
 from sfumato.model.hub.family import Family
 from sfumato.model.hub.llada import LLADA
@@ -36,8 +37,15 @@ def family_of(folder: Path) -> tuple[Family, dict[str, Any]]:
             return family, content
     raise BundleError(
         f"{folder / 'config.json'}: unknown model_type {kind!r}; known are "
-        f"{', '.join(name for family in FAMILIES for name in family.model_types)}"
+        f"{', '.join([*(name for family in FAMILIES for name in family.model_types), *sorted(foreign.FAMILIES)])}"
     )
+
+
+def _wrapped(folder: Path) -> dict[str, Any] | None:
+    """config.json of a model that a class of the transformers library computes; None for all others."""
+    content = read_json(folder / "config.json")
+    ours = {name for family in FAMILIES for name in family.model_types}
+    return content if content.get("model_type") in foreign.FAMILIES.keys() - ours else None
 
 
 def describe(folder: Path) -> tuple[BundleConfig, str]:
@@ -46,6 +54,8 @@ def describe(folder: Path) -> tuple[BundleConfig, str]:
     Raises:
         BundleError: one line that says what is missing, broken, or not computed by our network.
     """
+    if (wrapped := _wrapped(folder)) is not None:
+        return foreign.describe(folder, wrapped)
     family, content = family_of(folder)
     description = family.describe(content, str(folder / "config.json"))
     vocabulary = read_vocabulary(folder, byte_level=family.byte_level)
@@ -81,6 +91,8 @@ def read_state(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
     Raises:
         BundleError: a missing, unexpected or damaged tensor, or one of another shape or kind.
     """
+    if config.foreign is not None:
+        return foreign.read_state(folder, config)
     ours = {theirs: name for name, theirs in expected_tensors(folder, config).items()}
     stored = check_tensors(folder, config)
     state = read_shards(stored)
