@@ -33,6 +33,7 @@ COMMANDS = {
     "models": "versions of a model: list, promote, roll back",
     "feedback": "look at what users thought of a model's texts, and export it",
     "info": "describe a model",
+    "convert": "write a model in another layout: ours, transformers', or a public family's",
     "classifier": "train a classifier that can guide a model",
     "data": "look at training text, and clean it",
     "tokenizer": "train a tokenizer",

@@ -22,6 +22,17 @@ class ModelOptions:
     dtype: str = option("auto", "arithmetic; auto takes bfloat16 only where it is faster", DTYPES)
     json: bool = option(False, "write JSON, and nothing else, to standard output")
 
+    @property
+    def name(self) -> str | None:
+        """The folder or the name; None = the bundled model.
+
+        Raises:
+            ConfigError: two different ones were named.
+        """
+        if self.bundle and self.model and self.bundle != self.model:
+            raise ConfigError(f"two models: {self.bundle!r} and --model {self.model!r}; name one")
+        return self.bundle or self.model or None
+
     def load(self) -> "LanguageModel":
         """The model.
 
@@ -31,6 +42,4 @@ class ModelOptions:
         """
         from sfumato.sample.language_model import LanguageModel
 
-        if self.bundle and self.model and self.bundle != self.model:
-            raise ConfigError(f"two models: {self.bundle!r} and --model {self.model!r}; name one")
-        return LanguageModel.load(self.bundle or self.model or None, self.device, self.dtype)
+        return LanguageModel.load(self.name, self.device, self.dtype)

@@ -1,6 +1,7 @@
 """`sfumato info`: what a model is."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sfumato.cli.chosen import ModelOptions
@@ -19,7 +20,7 @@ def run(words: list[str], out: TextIO) -> None:
     """Describe a model, after all the checks that loading makes."""
     about = "Describe a model: architecture, process, tokenizer, default sampler, how it was made."
     options = parse(Options, words, "sfumato info", about)
-    facts = describe(options.load())
+    facts = _facts(options)
     if options.json:
         import json
 
@@ -34,6 +35,49 @@ def run(words: list[str], out: TextIO) -> None:
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _shown(value))
     Console(file=out, markup=False, highlight=False).print(table)
+
+
+def _facts(options: Options) -> dict[str, Any]:
+    """Of a bundle, after all of it was loaded; of a public model, which may be larger than memory, by its headers."""
+    from sfumato.model.bundle import find_bundle
+    from sfumato.model.weights import is_public
+
+    folder = find_bundle(options.name)
+    return describe_public(folder) if is_public(folder) else describe(options.load())
+
+
+def describe_public(folder: Path) -> dict[str, Any]:
+    """What the files of a public model say; the weights themselves are not read."""
+    from math import prod
+
+    from sfumato.model.hub.reading import check_tensors, describe
+    from sfumato.sample.settings import Settings
+
+    config, tokenizer_json = describe(folder)
+    stored = check_tensors(folder, config).values()
+    parameters = sum(prod(part.shape) for part in stored)
+    return {
+        "model": str(folder),
+        "family": config.made.get("family", "Sfumato"),
+        "parameters": parameters,
+        "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
+        "dtype": " and ".join(sorted({part.dtype for part in stored})),
+        "memory": {"float32": 4 * parameters, "bfloat16": 2 * parameters},
+        "architecture": {**asdict(config.model), "kv_heads": config.model.kv_heads or config.model.heads},
+        "process": asdict(config.process),
+        "layout": config.layout,
+        "shift": config.shift,
+        "tokenizer": {"tokens": len(_vocabulary(tokenizer_json)), "sha256": config.tokenizer_sha256},
+        "special_tokens": asdict(config.tokens),
+        "chat": config.chat,
+        "sampler": asdict(Settings().with_defaults(config.sampler, {})),
+    }
+
+
+def _vocabulary(tokenizer_json: str) -> dict[str, int]:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(tokenizer_json).get_vocab()
 
 
 def describe(model: "LanguageModel") -> dict[str, Any]:

@@ -27,7 +27,15 @@ from sfumato.model.adapter import Adapter, read_weights
 from sfumato.model.foreign import Foreign
 from sfumato.model.layout import layout_named
 from sfumato.model.transformer import Transformer
-from sfumato.model.weights import BUNDLED, BundleError, fill, is_public, whole_folder, write_tensors
+from sfumato.model.weights import (
+    BUNDLED,
+    SHARD_BYTES,
+    BundleError,
+    fill,
+    is_public,
+    whole_folder,
+    write_tensors,
+)
 
 FORMAT = "sfumato-bundle-1"
 
@@ -97,17 +105,13 @@ class Bundle:
         Raises:
             OSError: the disk is full or not writable; an existing bundle there is intact.
         """
+        if self.adapter is None:
+            write_bundle(folder, self.config, self.denoiser.state_dict(), self.tokenizer_json, self.card, dtype=dtype)
+            return
         with whole_folder(Path(folder)) as scratch:
-            content: dict[str, Any] = {"format": FORMAT}
-            if self.adapter is None:
-                write_tensors(scratch, _stored(self.denoiser.state_dict(), dtype))
-            else:
-                write_tensors(scratch, _stored(self.adapter.tensors, dtype), "adapter")
-                content = {"format": ADAPTER_FORMAT, "adapter": dataclasses.asdict(self.adapter.config)}
-            content |= dataclasses.asdict(self.config)
-            (scratch / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            (scratch / "tokenizer.json").write_text(self.tokenizer_json, encoding="utf-8")
-            (scratch / "README.md").write_text(self.card, encoding="utf-8")
+            write_tensors(scratch, self.adapter.tensors, "adapter", dtype=dtype)
+            content = {"format": ADAPTER_FORMAT, "adapter": dataclasses.asdict(self.adapter.config)}
+            _write_others(scratch, content, self.config, self.tokenizer_json, self.card)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Bundle":
@@ -148,8 +152,40 @@ def build_network(config: BundleConfig, *, gradient_checkpointing: bool = False,
     return Transformer(config.model, **settings)
 
 
-def _stored(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+def write_bundle(
+    folder: Path,
+    config: BundleConfig,
+    state: Mapping[str, Tensor],
+    tokenizer_json: str,
+    card: str,
+    *,
+    dtype: torch.dtype | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a whole model under a temporary name and rename it: no reader sees half a bundle.
+
+    Args:
+        folder: where; an existing bundle there is replaced.
+        config: of the model.
+        state: its weights.
+        tokenizer_json: the content of tokenizer.json, which `config` pins.
+        card: the README.
+        dtype: precision of the stored weights, None to keep theirs.
+        shard_bytes: size of a file of weights at most, if no tensor is larger.
+
+    Raises:
+        OSError: the disk is full or not writable; an existing bundle there is intact.
+    """
+    with whole_folder(Path(folder)) as scratch:
+        write_tensors(scratch, state, dtype=dtype, shard_bytes=shard_bytes)
+        _write_others(scratch, {"format": FORMAT}, config, tokenizer_json, card)
+
+
+def _write_others(scratch: Path, content: dict[str, Any], config: BundleConfig, tokenizer_json: str, card: str) -> None:
+    content = content | dataclasses.asdict(config)
+    (scratch / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (scratch / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    (scratch / "README.md").write_text(card, encoding="utf-8")
 
 
 def read_description(folder: Path) -> tuple[BundleConfig, str]:
@@ -163,22 +199,31 @@ def read_description(folder: Path) -> tuple[BundleConfig, str]:
 
         return describe(folder)
     config = _read_config(folder)
+    return config, read_tokenizer(folder, config.tokenizer_sha256)
+
+
+def read_tokenizer(folder: Path, sha256: str) -> str:
+    """The content of a folder's tokenizer.json; BundleError unless it has this SHA-256."""
     tokenizer_json = _read_text(folder / "tokenizer.json")
     found = hashlib.sha256(tokenizer_json.encode()).hexdigest()
-    if found != config.tokenizer_sha256:
+    if found != sha256:
         raise BundleError(
             f"{folder / 'tokenizer.json'}: not the tokenizer this model was trained with: "
-            f"SHA-256 {found[:12]}..., expected {config.tokenizer_sha256[:12]}...; restore the original file"
+            f"SHA-256 {found[:12]}..., expected {sha256[:12]}...; restore the original file"
         )
-    return config, tokenizer_json
+    return tokenizer_json
 
 
 def find_bundle(path: str | Path | None) -> Path:
-    """The folder of a bundle: a path, or the name of a model that comes with the package; None = "tiny".
+    """The folder of a model: a path, the name of one that comes with the package, or hf:OWNER/NAME; None = "tiny".
 
     Raises:
         BundleError: there is no such folder; names those that come along.
     """
+    if str(path).startswith("hf:"):
+        from sfumato.model.hub.files import fetch
+
+        return fetch(str(path).removeprefix("hf:"))
     folder = Path("tiny" if path is None else path)
     if not (path is not None and folder.exists()) and (BUNDLED / folder).is_dir():
         folder = BUNDLED / folder
@@ -213,7 +258,20 @@ def _read_config(folder: Path) -> BundleConfig:
         raise BundleError(f'{path}: not a Sfumato bundle: expected "format": "{FORMAT}"')
     if kind == ADAPTER_FORMAT:
         content.pop("adapter", None)  # read with the weights
-    config = from_mapping(BundleConfig, content, where=str(path))
+    return checked_config(content, str(path))
+
+
+def checked_config(content: dict[str, Any], path: str) -> BundleConfig:
+    """A configuration out of plain values.
+
+    Args:
+        content: as config.json holds it.
+        path: the file, for errors.
+
+    Raises:
+        BundleError: one line that says what was expected and what was found.
+    """
+    config = from_mapping(BundleConfig, content, where=path)
     for name, token in dataclasses.asdict(config.tokens).items():
         if name != "written" and token is not None and not 0 <= token < config.model.vocab_size:
             raise BundleError(

@@ -206,11 +206,17 @@ class Transformer(nn.Module):
         self.final_norm = nn.Parameter(torch.ones(config.width))
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         self.gap = nn.Linear(config.width, 1) if config.gap_head else None
-        bias_V = torch.zeros(config.vocab_size, device="cpu")  # not in any file, so it never is a meta tensor
+        self.forbidden_V: Tensor
+        self.forbid(never_written)
+
+    def forbid(self, never_written: Sequence[int]) -> None:
+        """Let the logits of these tokens be -inf from now on, and no others."""
+        device = self.embedding.weight.device
+        # It is in no file, so that it has its values even where the weights wait for theirs.
+        bias_V = torch.zeros(self.config.vocab_size, device="cpu" if device.type == "meta" else device)
         bias_V[list(never_written)] = float("-inf")
         # As a bias of the readout, forbidding a token costs no pass over the logits.
         self.register_buffer("forbidden_V", bias_V, persistent=False)
-        self.forbidden_V: Tensor
 
     def blank(self) -> "Transformer":
         """Another network like this one, which drops nothing, with weights that say nothing yet."""

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -59,25 +59,49 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def write_tensors(folder: Path, state: dict[str, Tensor], stem: str = "model") -> None:
-    """Write tensors as `stem.safetensors`, or in numbered shards where they are too many for one."""
-    for name, shard in _shards(state, stem):
-        save_file(shard, folder / name, metadata={"format": "pt"})
-        (folder / name).chmod(0o644)  # safetensors makes it private
+def write_tensors(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    stem: str = "model",
+    *,
+    dtype: torch.dtype | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    named: Callable[[str], str] = str,
+) -> dict[str, str]:
+    """Write tensors as `stem.safetensors`, or in numbered shards where they are too many for one.
+
+    Args:
+        folder: where.
+        state: tensors by name; a shard's are converted when it is their turn.
+        stem: how the files begin.
+        dtype: precision of the stored tensors, None to keep theirs.
+        shard_bytes: size of a file at most, if no tensor is larger.
+        named: what a tensor is called in the file.
+
+    Returns:
+        The file of each tensor, by the tensor's name in it.
+    """
+    shards, listed = list(_shards(state, dtype, shard_bytes)), {}
+    for number, names in enumerate(shards, start=1):
+        file = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else f"{stem}.safetensors"
+        shard = {named(name): state[name].detach().to("cpu", dtype).contiguous() for name in names}
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(0o644)  # safetensors makes it private
+        listed |= dict.fromkeys(shard, file)
+    return listed
 
 
-def _shards(state: dict[str, Tensor], stem: str) -> list[tuple[str, dict[str, Tensor]]]:
-    shards: list[dict[str, Tensor]] = [{}]
+def _shards(state: Mapping[str, Tensor], dtype: torch.dtype | None, shard_bytes: int) -> Iterator[list[str]]:
+    names: list[str] = []
     size = 0
     for name, tensor in state.items():
-        if size and size + tensor.nbytes > SHARD_BYTES:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    if len(shards) == 1:
-        return [(f"{stem}.safetensors", shards[0])]
-    return [(f"{stem}-{i:05d}-of-{len(shards):05d}.safetensors", shard) for i, shard in enumerate(shards, start=1)]
+        more = tensor.numel() * (dtype or tensor.dtype).itemsize
+        if names and size + more > shard_bytes:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += more
+    yield names
 
 
 def weight_files(folder: Path) -> list[Path]:

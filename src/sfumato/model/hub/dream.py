@@ -1,4 +1,4 @@
-"""Dream, and DiffuCoder: Qwen2's network, bidirectional, its predictions one place behind (Ye et al. 2025, 2508.15487)."""
+"""Dream, and DiffuCoder: Qwen2's network, bidirectional, its predictions one place behind (Ye et al. 2025)."""
 
 from typing import Any
 

@@ -1,6 +1,8 @@
 """A public model's folder as our bundle."""
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sfumato.model.bundle import BundleConfig, build_network
-from sfumato.model.hub import foreign
+from sfumato.model.hub import foreign, own
 from sfumato.model.hub.dream import DREAM
 from sfumato.model.hub.family import Family
 from sfumato.model.hub.llada import LLADA
@@ -56,6 +58,9 @@ def describe(folder: Path) -> tuple[BundleConfig, str]:
     """
     if (wrapped := _wrapped(folder)) is not None:
         return foreign.describe(folder, wrapped)
+    content = read_json(folder / "config.json")
+    if content.get("model_type") == own.MODEL_TYPE:
+        return _describe_own(folder, content)
     family, content = family_of(folder)
     description = family.describe(content, str(folder / "config.json"))
     vocabulary = read_vocabulary(folder, byte_level=family.byte_level)
@@ -71,6 +76,14 @@ def describe(folder: Path) -> tuple[BundleConfig, str]:
         made={"family": family.name, "model_type": content["model_type"]},
     )
     return config, vocabulary.json
+
+
+def _describe_own(folder: Path, content: dict[str, Any]) -> tuple[BundleConfig, str]:
+    """Of a folder in our own layout; its tokenizer.json may have been written anew by transformers."""
+    config = own.read(content, str(folder / "config.json"))
+    tokenizer_json = read_vocabulary(folder, byte_level=False).json
+    sha256 = hashlib.sha256(tokenizer_json.encode()).hexdigest()
+    return replace(config, tokenizer_sha256=sha256), tokenizer_json
 
 
 def read(folder: Path) -> tuple[BundleConfig, str, dict[str, Tensor]]:
@@ -93,21 +106,21 @@ def read_state(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
     """
     if config.foreign is not None:
         return foreign.read_state(folder, config)
-    ours = {theirs: name for name, theirs in expected_tensors(folder, config).items()}
-    stored = check_tensors(folder, config)
+    stored, called = check_tensors(folder, config), names(folder)
     state = read_shards(stored)
-    head = family_of(folder)[0].tensor("head.weight")
-    table = family_of(folder)[0].tensor("embedding.weight")
+    head, table = called("head.weight"), called("embedding.weight")
     if config.model.tied and head in state and not torch.equal(state[head], state[table]):
         raise BundleError(f"{folder}: config.json ties {head!r} to {table!r}, but their weights differ")
+    with torch.device("meta"):
+        ours = {called(name): name for name in build_network(config).state_dict()}
     return {ours[name]: tensor for name, tensor in state.items() if name in ours}
 
 
-def expected_tensors(folder: Path, config: BundleConfig) -> dict[str, str]:
-    """Of each tensor of our network, what the folder calls it."""
-    family, _ = family_of(folder)
-    with torch.device("meta"):
-        return {name: family.tensor(name) for name in build_network(config).state_dict()}
+def names(folder: Path) -> Callable[[str], str]:
+    """What a folder calls each of our tensors."""
+    if read_json(folder / "config.json").get("model_type") == own.MODEL_TYPE:
+        return own.tensor
+    return family_of(folder)[0].tensor
 
 
 def check_tensors(folder: Path, config: BundleConfig) -> dict[str, Stored]:
@@ -116,33 +129,29 @@ def check_tensors(folder: Path, config: BundleConfig) -> dict[str, Stored]:
     Raises:
         BundleError: the first that is missing, unexpected, or of another shape.
     """
-    family, _ = family_of(folder)
-    stored = stored_tensors(folder)
+    called, stored = names(folder), stored_tensors(folder)
     with torch.device("meta"):
-        shapes = {family.tensor(name): tuple(t.shape) for name, t in build_network(config).state_dict().items()}
+        shapes = {called(name): tuple(t.shape) for name, t in build_network(config).state_dict().items()}
     for name, shape in shapes.items():
         if name not in stored:
-            raise BundleError(f"{folder}: tensor {name!r} is missing from the weights{_whose(family, stored)}")
+            raise BundleError(f"{folder}: tensor {name!r} is missing from the weights{_whose(called, stored)}")
         if stored[name].shape != shape:
             raise BundleError(
                 f"{stored[name].file}: tensor {name!r} has shape {list(stored[name].shape)}, config.json asks for "
                 f"{list(shape)}"
             )
-    for name in stored.keys() - shapes.keys():
-        if not _redundant(name, config, family):
-            raise BundleError(f"{stored[name].file}: unexpected tensor {name!r}; config.json describes another network")
+    # Rotary tables, and a head that is tied, say nothing new.
+    known = shapes.keys() | ({called("head.weight")} if config.model.tied else set())
+    for name, part in stored.items():
+        if name not in known and not name.endswith("rotary_emb.inv_freq"):
+            raise BundleError(f"{part.file}: unexpected tensor {name!r}; config.json describes another network")
     return stored
 
 
-def _redundant(name: str, config: BundleConfig, family: Family) -> bool:
-    """Whether a tensor that our network lacks says nothing new: rotary tables, and the head where it is tied."""
-    return name.endswith("rotary_emb.inv_freq") or (config.model.tied and name == family.tensor("head.weight"))
-
-
-def _whose(family: Family, stored: dict[str, Stored]) -> str:
+def _whose(called: Callable[[str], str], stored: dict[str, Stored]) -> str:
     """What to make of weights that lack a tensor."""
-    if family.tensor("embedding.weight") not in stored:
-        others = [other.name for other in FAMILIES if other.tensor("embedding.weight") in stored]
+    if called("embedding.weight") not in stored:
+        others = [family.name for family in FAMILIES if family.tensor("embedding.weight") in stored]
         if others:
-            return f", whose names are those of {' or '.join(others)}; config.json says {family.name}"
+            return f": the names of the others are those of {' or '.join(others)}; take the config.json of this model"
     return "; a shard may be missing, or config.json describes another network"

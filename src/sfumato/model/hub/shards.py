@@ -4,7 +4,6 @@ A tensor that was read is a view of its file, which must not be written to in pl
 never opened: they can run code.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sfumato.model.hub.files import read_json
 from sfumato.model.weights import BundleError
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -83,12 +83,8 @@ def _index(folder: Path) -> dict[str, str]:
     path = folder / INDEX
     if not path.is_file():
         return {}
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        good = isinstance(listed, dict) and all(isinstance(name, str) for name in listed.values())
-    except (ValueError, KeyError, TypeError, OSError):
-        good = False
-    if not good:
+    listed = read_json(path).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
         raise BundleError(f"{path}: not an index of shards (no weight_map); download it again")
     if outside := next((name for name in listed.values() if Path(name).name != name), None):
         raise BundleError(f"{path}: names {outside!r}, which is not a file of this folder")

@@ -1,6 +1,5 @@
 """The tokenizer files of public models: the content of a tokenizer.json, and which of its ids mean something."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from sfumato.model.bundle import SpecialTokens
+from sfumato.model.hub.files import read_json
 from sfumato.model.weights import BundleError
 
 # Qwen's pieces, within which merges happen.
@@ -36,23 +36,6 @@ class Vocabulary:
         token = self.settings.get(role)
         text = token.get("content") if isinstance(token, dict) else token
         return self.backend.token_to_id(text) if isinstance(text, str) else None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file.
-
-    Raises:
-        BundleError: it is there and broken.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise BundleError(f"{path}: not valid JSON ({error}); download the file again") from None
-    if not isinstance(content, dict):
-        raise BundleError(f"{path}: expected an object, got {type(content).__name__}; download the file again")
-    return content
 
 
 def read_vocabulary(folder: Path, *, byte_level: bool) -> Vocabulary:
