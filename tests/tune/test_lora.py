@@ -42,7 +42,7 @@ def test_an_autoregressive_model_becomes_a_diffusion_model_by_an_adapter(
     small_recipe: Make, base: Callable[..., str], tmp_path: Path
 ) -> None:
     init = base(process={"kind": "autoregressive"})
-    wanted = small_recipe(init=init, method="adapt", adapt=AdaptConfig("remove"), lora=LORA)
+    wanted = small_recipe(init=init, method="adapt", adapt=AdaptConfig("remove", mask="keep"), lora=LORA)
     folder, _ = tune(wanted, tmp_path)
     assert folder and changed(folder, init) == {"blocks.0.attention.query.weight", "blocks.0.down.weight"}
     config = Bundle.load(folder).config

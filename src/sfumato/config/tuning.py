@@ -93,6 +93,11 @@ class AdaptConfig:
     """Turning an autoregressive or masked language model into a diffusion model."""
 
     shift: str = option("keep", "whether position i - 1 goes on predicting position i", ("keep", "remove"))
+    mask: str = option(
+        "mean",
+        "how the mask's embedding begins in an autoregressive model: as the mean of all, or kept as it is",
+        ("mean", "keep"),
+    )
     anneal: float = option(
         0.5, "autoregressive: share of the steps over which what comes later becomes visible", at_least=0, at_most=1
     )

@@ -110,8 +110,10 @@ def base_name(folder: Path) -> str:
     return folder.name if folder.parent == BUNDLED else str(folder.resolve())
 
 
-def read_weights(folder: Path, model: ModelConfig) -> tuple[dict[str, Tensor], Adapter | None]:
+def read_weights(folder: Path, model: ModelConfig | None) -> tuple[dict[str, Tensor], Adapter | None]:
     """All tensors of a folder; of an adapter's, those of its base with the adapter added, and the adapter.
+
+    `model` is the size that they must have, None for a network that is not our transformer.
 
     Raises:
         BundleError: one line that says what is missing, damaged or does not fit.
@@ -129,7 +131,8 @@ def read_weights(folder: Path, model: ModelConfig) -> tuple[dict[str, Tensor], A
         adapter = Adapter(replace(config, base=base_name(base)), read_tensors(folder, "adapter"))
         _check(adapter, state, folder)
         state = added(state, adapter.tensors, config.scale)
-    check_sizes(state, model, folder)
+    if model is not None:
+        check_sizes(state, model, folder)
     return state, adapter
 
 

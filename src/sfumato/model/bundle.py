@@ -24,6 +24,7 @@ from torch import Tensor
 from sfumato.config import ConfigError, ModelConfig, ProcessConfig, check_latent, from_mapping
 from sfumato.model.adapter import FORMAT as ADAPTER_FORMAT
 from sfumato.model.adapter import Adapter, read_weights
+from sfumato.model.foreign import Foreign
 from sfumato.model.layout import layout_named
 from sfumato.model.transformer import Transformer
 from sfumato.model.weights import (
@@ -37,6 +38,9 @@ from sfumato.model.weights import (
 )
 
 FORMAT = "sfumato-bundle-1"
+
+Network = Transformer | Foreign
+"""What a bundle's denoiser is: our transformer, or a network of the transformers library."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Bundle:
     """A model in memory: configuration, network, tokenizer file and model card."""
 
     config: BundleConfig
-    denoiser: Transformer
+    denoiser: Network
     tokenizer_json: str
     card: str = ""
     adapter: Adapter | None = None
@@ -123,7 +127,7 @@ class Bundle:
         """
         folder = Path(folder)
         config, tokenizer_json = read_description(folder)
-        state, adapter = read_weights(folder, config.model)
+        state, adapter = read_weights(folder, config.model if config.foreign is None else None)
         with torch.device("meta"):  # the weights are put in, not copied
             denoiser = build_network(config)
         fill(denoiser, state, folder, device, dtype)
@@ -132,14 +136,20 @@ class Bundle:
         return cls(config, denoiser.to(device, dtype).eval().requires_grad_(False), tokenizer_json, text, adapter)
 
 
-def build_network(config: BundleConfig, *, gradient_checkpointing: bool = False, dropout: float = 0.0) -> Transformer:
-    """The network that a configuration describes, with weights that say nothing yet; arguments as in `Transformer`."""
-    return Transformer(
-        config.model,
-        never_written=config.tokens.never_written,
-        gradient_checkpointing=gradient_checkpointing,
-        dropout=dropout,
-    )
+def build_network(config: BundleConfig, *, gradient_checkpointing: bool = False, dropout: float = 0.0) -> Network:
+    """The network that a configuration describes, with weights that say nothing yet; arguments as in `Transformer`.
+
+    Raises:
+        ConfigError: it needs the transformers library, which is not installed or does not know it.
+    """
+    settings: dict[str, Any] = {
+        "never_written": config.tokens.never_written,
+        "gradient_checkpointing": gradient_checkpointing,
+        "dropout": dropout,
+    }
+    if config.foreign is not None:
+        return Foreign(config.foreign, **settings)
+    return Transformer(config.model, **settings)
 
 
 def write_bundle(

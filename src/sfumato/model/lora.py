@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from sfumato import rng
 from sfumato.config import ConfigError, LoraConfig
+from sfumato.config.tuning import LORA_TARGETS
 from sfumato.model.adapter import A, B, added
-from sfumato.model.transformer import Transformer
+from sfumato.model.bundle import Network
+from sfumato.model.foreign import Foreign
 
 _NAME = "default"  # peft's, of the only adapter
 _LOW = 21  # draw purpose
 
 
-def add_adapters(denoiser: Transformer, config: LoraConfig, seed: int) -> None:
+def add_adapters(denoiser: Network, config: LoraConfig, seed: int) -> None:
     """Freeze a network and give it adapters, in place; until they learn they change nothing.
 
     Args:
@@ -29,7 +31,7 @@ def add_adapters(denoiser: Transformer, config: LoraConfig, seed: int) -> None:
         seed: of A, normal with variance 1 / inputs; B is zero.
 
     Raises:
-        ConfigError: peft is not installed.
+        ConfigError: peft is not installed, or there is nothing that an adapter could be for.
     """
     if find_spec("peft") is None:
         raise ConfigError("lora.rank: adapters need peft, not installed here: pip install 'sfumato[tune]'")
@@ -39,7 +41,7 @@ def add_adapters(denoiser: Transformer, config: LoraConfig, seed: int) -> None:
     settings = PeftConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # pyrefly: ignore[bad-argument-type]
-        target_modules=list(config.targets),
+        target_modules=_targets(denoiser, config),
         lora_dropout=config.dropout,
     )
     inject_adapter_in_model(settings, denoiser, _NAME)
@@ -49,6 +51,23 @@ def add_adapters(denoiser: Transformer, config: LoraConfig, seed: int) -> None:
             places = torch.arange(parameter.numel()).view(parameter.shape)
             with torch.no_grad():
                 parameter.copy_(rng.normal(rng.mix(seed, _LOW, number), places) * parameter.shape[1] ** -0.5)
+
+
+def _targets(denoiser: Network, config: LoraConfig) -> list[str]:
+    """Names of what gets an adapter; in a network of the library, all linear layers of its trunk."""
+    if not isinstance(denoiser, Foreign):
+        return list(config.targets)
+    kind = denoiser.config.model_type
+    if config.targets != LORA_TARGETS:
+        raise ConfigError(
+            f"lora.targets: {kind} has matrices of its own, of which all linear ones get an adapter; "
+            "leave lora.targets at its default"
+        )
+    trunk = denoiser.trunk_name + "."
+    names = [n for n, m in denoiser.named_modules() if isinstance(m, nn.Linear) and n.startswith(trunk)]
+    if not names:
+        raise ConfigError(f"lora.rank: {kind} has no linear layers that an adapter could be for; set lora.rank = 0")
+    return names
 
 
 def scale_of(denoiser: nn.Module) -> float:

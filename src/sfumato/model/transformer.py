@@ -218,6 +218,10 @@ class Transformer(nn.Module):
         # As a bias of the readout, forbidding a token costs no pass over the logits.
         self.register_buffer("forbidden_V", bias_V, persistent=False)
 
+    def blank(self) -> "Transformer":
+        """Another network like this one, which drops nothing, with weights that say nothing yet."""
+        return Transformer(self.config, never_written=self.forbidden_V.isinf().nonzero().flatten().tolist())
+
     def initialise(self, seed: int) -> "Transformer":
         """Draw the weights: normal with sd 1/sqrt(fan-in), 0 for what writes to the residual stream."""
         generator = torch.Generator().manual_seed(seed)
@@ -335,6 +339,11 @@ class Transformer(nn.Module):
         heads = config.kv_heads or config.heads
         like = self.embedding.weight
         return Cache.empty(config.layers, heads, config.head_size, rows, slots, like=like)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the matrices with a row for each token."""
+        return ("embedding.weight",) if self.head is None else ("embedding.weight", "head.weight")
 
     def num_parameters(self) -> int:
         """How many numbers are learned."""

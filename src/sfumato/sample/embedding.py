@@ -72,7 +72,7 @@ def embedding_steps(
     Raises:
         ValueError: an empty text, or a number out of range.
     """
-    layers, width = len(model.denoiser.blocks), model.bundle.config.model.width
+    layers, width = model.bundle.config.model.layers, model.bundle.config.model.width
     layer = (layers + 1) // 2 if layer is None else layer
     dimensions = width if dimensions is None else dimensions
     if empty := [i for i, tokens in enumerate(texts) if not tokens]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from sfumato import rng
 from sfumato.model.bundle import Bundle
 from sfumato.model.classifier import Classifier, ClassifierConfig
+from sfumato.model.transformer import Transformer
 from sfumato.process import Process, build_process
 from sfumato.text.tokenizer import Tokenizer
 
@@ -65,6 +66,11 @@ def train_classifier(
         raise ValueError(
             f"classifier: got {len(examples)} texts with {len(labels)} labels, expected at least {2 * _EVERY} texts "
             "and 2 labels"
+        )
+    if not isinstance(bundle.denoiser, Transformer):
+        raise ValueError(
+            f"classifier: it starts from a network of our own, not from {bundle.denoiser.config.model_type}; use a "
+            "bundle that `sfumato train` made"
         )
     rows, process = _rows(bundle, examples, labels, lesson), _process(bundle)
     held_out, rows = rows[::_EVERY], [row for i, row in enumerate(rows) if i % _EVERY]

@@ -12,9 +12,16 @@ from sfumato.data.batches import Stream
 from sfumato.data.cache import Corpus, Progress, open_corpora
 from sfumato.data.turns import Turns
 from sfumato.model.adapter import identity
-from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens, build_network, find_bundle, read_description
+from sfumato.model.bundle import (
+    Bundle,
+    BundleConfig,
+    Network,
+    SpecialTokens,
+    build_network,
+    find_bundle,
+    read_description,
+)
 from sfumato.model.lora import add_adapters
-from sfumato.model.transformer import Transformer
 from sfumato.process import Growing, build_process
 from sfumato.text.chat import ChatTemplate
 from sfumato.text.tokenizer import Tokenizer
@@ -74,14 +81,17 @@ def described(
     recipe: Recipe, tokenizer: Tokenizer, chat: ChatTemplate | None, shift: int | None = None
 ) -> BundleConfig:
     """What the bundle will say about the model; see `denoising`."""
-    if recipe.model.vocab_size not in (0, tokenizer.vocab_size):
+    start = read_description(find_bundle(recipe.init))[0] if recipe.init else None
+    # A network may embed more tokens than its tokenizer has.
+    vocab_size = start.model.vocab_size if start else tokenizer.vocab_size
+    if recipe.model.vocab_size not in (0, vocab_size):
         raise ValueError(
-            f"model.vocab_size: got {recipe.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}; leave it at 0"
+            f"model.vocab_size: got {recipe.model.vocab_size}, the tokenizer has {vocab_size}; leave it at 0"
         )
     tokens = SpecialTokens(tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.start_id)
     process = build_process(
         recipe.process,
-        vocab_size=tokenizer.vocab_size,
+        vocab_size=vocab_size,
         mask_id=tokens.mask,
         never_written=tokens.never_written,
         shift=_shift_of(recipe) if shift is None else shift,
@@ -92,7 +102,12 @@ def described(
             f"model.block: got {recipe.model.block}, but {process.name} has no blocks: its rows grow everywhere; "
             "leave it at 0"
         )
-    model = dataclasses.replace(recipe.model, vocab_size=tokenizer.vocab_size, gap_head=grows)
+    foreign = start.foreign if start else None
+    if foreign is not None and grows:
+        raise ValueError(
+            f"process.kind: {process.name} needs a second head, which only our own network has; use masked"
+        )
+    model = dataclasses.replace(recipe.model, vocab_size=vocab_size, gap_head=grows)
     layout = "causal" if process.name == "autoregressive" else "block" if model.block else "full"
     sampler: dict[str, Any] = {"sampler": _SAMPLERS.get(process.name, "ancestral"), "temperature": 0.7}
     if model.smallest_block:  # it may choose: large enough to be parallel, and for answers small enough to end late
@@ -108,7 +123,8 @@ def described(
         tokens=tokens,
         tokenizer_sha256=tokenizer.fingerprint,
         sampler=sampler,
-        chat=chat.to_dict() if chat else _template_of(recipe.init),
+        chat=chat.to_dict() if chat else start.chat if start else None,
+        foreign=foreign,
     )
 
 
@@ -120,11 +136,6 @@ def _shift_of(recipe: Recipe) -> int:
     return init.shift if init.process.kind == recipe.process.kind else 0
 
 
-def _template_of(init: str) -> dict[str, Any] | None:
-    """A model that knows conversations knows them still after other training."""
-    return read_description(find_bundle(init))[0].chat if init else None
-
-
 def turns(config: BundleConfig) -> Turns:
     """How a model's conversations become rows."""
     assert config.chat is not None
@@ -133,7 +144,7 @@ def turns(config: BundleConfig) -> Turns:
     return Turns(template, config.model.context, block, fill=config.layout != "causal" and not config.model.gap_head)
 
 
-def network(recipe: Recipe, config: BundleConfig) -> Transformer:
+def network(recipe: Recipe, config: BundleConfig) -> Network:
     """The network before the first step, on its device: with random weights, or with those of `init`.
 
     With `lora.rank` those are frozen, and adapters beside them learn.
@@ -144,7 +155,7 @@ def network(recipe: Recipe, config: BundleConfig) -> Transformer:
     denoiser = build_network(config, gradient_checkpointing=recipe.train.checkpointing, dropout=recipe.train.dropout)
     denoiser.initialise(recipe.seed)
     if recipe.init:
-        _take_weights(denoiser, recipe.init)
+        _take_weights(denoiser, config, recipe.init)
     if recipe.lora.rank:
         _check_base(recipe, config)
         add_adapters(denoiser, recipe.lora, recipe.seed)
@@ -163,7 +174,7 @@ def _check_base(recipe: Recipe, config: BundleConfig) -> None:
         )
 
 
-def new_state(recipe: Recipe, denoiser: Transformer, stream: Rows) -> State:
+def new_state(recipe: Recipe, denoiser: Network, stream: Rows) -> State:
     """The state before the first step."""
     state = State(denoiser, build_optimisers(denoiser, recipe.train), {}, stream)
     if recipe.train.ema:
@@ -173,7 +184,7 @@ def new_state(recipe: Recipe, denoiser: Transformer, stream: Rows) -> State:
     return state
 
 
-def _take_weights(denoiser: Transformer, init: str) -> None:
+def _take_weights(denoiser: Network, config: BundleConfig, init: str) -> None:
     """Start from a bundle's weights; layout, process and context may differ, sizes not.
 
     A network with fewer layers takes evenly chosen ones, the first and the last among them.
@@ -183,7 +194,7 @@ def _take_weights(denoiser: Transformer, init: str) -> None:
     """
     bundle = Bundle.load(find_bundle(init))
     expected = denoiser.state_dict()
-    state = _thinned(bundle.denoiser.state_dict(), bundle.config.model.layers, denoiser.config.layers)
+    state = _thinned(bundle.denoiser.state_dict(), bundle.config.model.layers, config.model.layers)
     for name in sorted(state.keys() | expected.keys()):
         found, wanted = (list(t[name].shape) if name in t else "absent" for t in (state, expected))
         if found != wanted:

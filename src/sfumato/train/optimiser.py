@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.config import TrainConfig
+from sfumato.model.bundle import Network
 
 
 class Muon(torch.optim.Optimizer):
@@ -75,17 +76,18 @@ def orthogonalise(matrix_GMN: Tensor, steps: int) -> Tensor:
     return x if wide else x.mT
 
 
-def build_optimisers(denoiser: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def build_optimisers(denoiser: Network, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW alone, or Muon for the hidden matrices and AdamW for embeddings, gains and biases.
 
     Weight decay touches matrices only; what needs no gradient is left out. `config.dtype` is the resolved one.
     """
+    rows = {f"{name}.weight" for name, module in denoiser.named_modules() if isinstance(module, nn.Embedding)}
+    rows |= {*denoiser.tables, "gap.weight"}
     matrices, tables, vectors = [], [], []
     for name, parameter in denoiser.named_parameters():
         if not parameter.requires_grad:
             continue
-        table = name.startswith(("embedding.", "head.", "gap."))
-        (vectors if parameter.ndim < 2 else tables if table else matrices).append(parameter)
+        (vectors if parameter.ndim < 2 else tables if name in rows else matrices).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": tables, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from sfumato.config import Recipe
 from sfumato.model.adapter import Adapter, AdapterConfig, base_name
-from sfumato.model.bundle import find_bundle
+from sfumato.model.bundle import Network, find_bundle
 from sfumato.model.lora import adapter_of, merged, scale_of
-from sfumato.model.transformer import Transformer
 from sfumato.train import checkpoint
 
 
@@ -31,7 +30,7 @@ class Rows(Protocol):
 class State:
     """Everything that changes during training."""
 
-    denoiser: Transformer
+    denoiser: Network
     optimisers: list[torch.optim.Optimizer]
     average: dict[str, Tensor]
     stream: Rows
@@ -93,10 +92,9 @@ def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
-def averaged_network(state: State) -> Transformer:
+def averaged_network(state: State) -> Network:
     """A copy of the network with the averaged weights, adapters merged into them, in evaluation mode."""
-    forbidden = state.denoiser.forbidden_V.isinf().nonzero().flatten().tolist()
-    copy = Transformer(state.denoiser.config, never_written=forbidden).to(state.denoiser.forbidden_V.device)
+    copy = state.denoiser.blank().to(state.denoiser.forbidden_V.device)
     weights = dict(state.denoiser.named_parameters()) | state.average
     copy.load_state_dict(merged(weights, scale_of(state.denoiser)))
     return copy.eval().requires_grad_(False)

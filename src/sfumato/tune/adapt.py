@@ -47,7 +47,24 @@ def prepare(recipe: Recipe, tokenizer: Tokenizer, steps: int, reading: Progress 
     chat = None if init.chat is None else ChatTemplate.from_dict(init.chat)
     run = denoising(recipe, tokenizer, steps, reading, chat=chat, shift=int(keeps))
     causal = init.layout == "causal"
+    if init.process.kind == "autoregressive" and recipe.adapt.mask == "mean":
+        if recipe.lora.rank and not recipe.lora.merge:
+            raise ConfigError(
+                "adapt.mask: 'mean' changes the embedding, which an adapter cannot hold; set lora.merge = true, or "
+                'adapt.mask = "keep"'
+            )
+        start_mask(run.state, run.config.tokens.mask)
     return replace(run, step=Annealing(recipe, run.config, run.state, steps)) if causal else run
+
+
+def start_mask(state: State, mask: int) -> None:
+    """Give the mask, which an autoregressive model has never seen, the mean of all embeddings: it says nothing yet."""
+    weights = dict(state.denoiser.named_parameters())
+    for name in state.denoiser.tables:
+        mean_D = weights[name].detach().mean(dim=0)
+        for table_VD in (weights[name].detach(), state.average.get(name)):
+            if table_VD is not None:
+                table_VD[mask] = mean_D
 
 
 class Annealing(Step):

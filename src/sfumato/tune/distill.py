@@ -20,8 +20,7 @@ from sfumato.canvas import Where
 from sfumato.config import ConfigError, Recipe
 from sfumato.data.batches import Batch
 from sfumato.data.cache import Progress
-from sfumato.model.bundle import BundleConfig, find_bundle, read_description
-from sfumato.model.transformer import Transformer
+from sfumato.model.bundle import BundleConfig, Network, find_bundle, read_description
 from sfumato.process import Noised
 from sfumato.text.chat import ChatTemplate
 from sfumato.text.tokenizer import Tokenizer
@@ -79,7 +78,7 @@ def _check(recipe: Recipe, init: BundleConfig) -> None:
 class Distillation(Step):
     """One step of a student that learns from its teacher."""
 
-    def __init__(self, recipe: Recipe, config: BundleConfig, state: State, steps: int, teacher: Transformer):
+    def __init__(self, recipe: Recipe, config: BundleConfig, state: State, steps: int, teacher: Network):
         """As in `Step`; the teacher's weights are `state.others`."""
         super().__init__(recipe, config, state, steps)
         self.teacher, self.total = teacher, steps

@@ -9,6 +9,9 @@ from sfumato.config import ConfigError, ModelConfig, ProcessConfig, Recipe
 from sfumato.model.bundle import find_bundle, read_description
 from sfumato.train.loop import train
 
+_DEFAULT = ModelConfig()
+_ROWS = ("context", "block", "smallest_block")  # of a model's settings, those that may differ from `init`
+
 
 def tune(recipe: Recipe, out: Path, **watch: Any) -> tuple[Path | None, int]:
     """Tune the model that the recipe names as `init`, by `recipe.method`, or continue a run that was stopped.
@@ -40,8 +43,13 @@ def completed(recipe: Recipe) -> Recipe:
         raise ConfigError("init: expected the model to tune, a bundle's folder or name; add --init tiny")
     start = read_description(find_bundle(recipe.init))[0]
     changed: dict[str, Any] = {}
-    if recipe.model == ModelConfig():
-        changed["model"] = dataclasses.replace(start.model, vocab_size=0, gap_head=False)
+    rows = {name: getattr(recipe.model, name) for name in _ROWS}
+    if dataclasses.replace(recipe.model, **{name: getattr(_DEFAULT, name) for name in _ROWS}) == _DEFAULT:
+        # What rows look like says nothing of the network. A public model's context is longer than one trains with.
+        kept = rows if recipe.model != _DEFAULT or "model_type" in start.made else {}
+        if kept:
+            kept["context"] = min(kept["context"], start.model.context)
+        changed["model"] = dataclasses.replace(start.model, vocab_size=0, gap_head=False, **kept)
     if recipe.process == ProcessConfig() and recipe.method != "adapt":
         changed["process"] = start.process
     return dataclasses.replace(recipe, **changed)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from sfumato.config import ConfigError, ModelConfig, ProcessConfig, Recipe
 from sfumato.data.batches import Batch, separate_rows
 from sfumato.data.cache import Encoded
-from sfumato.model.bundle import BundleConfig, find_bundle, read_description
+from sfumato.model.bundle import BundleConfig, Network, find_bundle, read_description
 from sfumato.model.layout import layout_named
-from sfumato.model.transformer import Transformer
 from sfumato.process import build_process
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.denoising import network
@@ -25,8 +24,8 @@ class Policy:
     tokenizer: Tokenizer
     view: View
     """In the blocks that the model writes in."""
-    denoiser: Transformer
-    reference: Transformer
+    denoiser: Network
+    reference: Network
     """`init`, frozen."""
 
     def batch(self, examples: list[Encoded]) -> Batch:

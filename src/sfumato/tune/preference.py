@@ -25,7 +25,7 @@ from sfumato.config.tuning import PreferenceConfig
 from sfumato.data.cache import Encoded, Plain, Progress, digest
 from sfumato.data.preferences import Preference, preferences
 from sfumato.data.sources import DataError, Pair, Report
-from sfumato.model.transformer import Transformer
+from sfumato.model.bundle import Network
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.denoising import Prepared, new_state, turns
 from sfumato.train.state import State, averaged_network
@@ -136,7 +136,7 @@ class Margins:
 FIGURES = ("margin", "accuracy", "chosen", "rejected", "chosen_change", "rejected_change")
 
 
-def margins(policy: Policy, denoiser: Transformer, pairs: list[Example], number_P: Tensor, **noise: int) -> Margins:
+def margins(policy: Policy, denoiser: Network, pairs: list[Example], number_P: Tensor, **noise: int) -> Margins:
     """Estimates for pairs.
 
     Args:

@@ -23,7 +23,7 @@ from sfumato.config import ConfigError, Recipe
 from sfumato.config.tuning import ReinforceConfig
 from sfumato.data.cache import Progress
 from sfumato.evaluate.tasks.named import task_of
-from sfumato.model.transformer import Transformer
+from sfumato.model.bundle import Network
 from sfumato.sample.front import Front, Plan
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.denoising import Prepared, new_state
@@ -245,7 +245,7 @@ class Step:
         return (seeds_B & (2**63 - 1)).tolist()
 
     def _written(
-        self, denoiser: Transformer, records: list[Record], seeds: list[int], plan: Plan
+        self, denoiser: Network, records: list[Record], seeds: list[int], plan: Plan
     ) -> tuple[Answers, Tensor]:
         """Answers to the records, and their rewards, float64 (B,)."""
         front, tokenizer = self.front, self.policy.tokenizer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sfumato.model.bundle import BundleConfig, build_network
-from sfumato.model.hub import own
+from sfumato.model.hub import foreign, own
 from sfumato.model.hub.dream import DREAM
 from sfumato.model.hub.family import Family
 from sfumato.model.hub.llada import LLADA
@@ -39,8 +39,15 @@ def family_of(folder: Path) -> tuple[Family, dict[str, Any]]:
             return family, content
     raise BundleError(
         f"{folder / 'config.json'}: unknown model_type {kind!r}; known are "
-        f"{', '.join(name for family in FAMILIES for name in family.model_types)}"
+        f"{', '.join([*(name for family in FAMILIES for name in family.model_types), *sorted(foreign.FAMILIES)])}"
     )
+
+
+def _wrapped(folder: Path) -> dict[str, Any] | None:
+    """config.json of a model that a class of the transformers library computes; None for all others."""
+    content = read_json(folder / "config.json")
+    ours = {name for family in FAMILIES for name in family.model_types}
+    return content if content.get("model_type") in foreign.FAMILIES.keys() - ours else None
 
 
 def describe(folder: Path) -> tuple[BundleConfig, str]:
@@ -49,6 +56,8 @@ def describe(folder: Path) -> tuple[BundleConfig, str]:
     Raises:
         BundleError: one line that says what is missing, broken, or not computed by our network.
     """
+    if (wrapped := _wrapped(folder)) is not None:
+        return foreign.describe(folder, wrapped)
     content = read_json(folder / "config.json")
     if content.get("model_type") == own.MODEL_TYPE:
         return _describe_own(folder, content)
@@ -95,6 +104,8 @@ def read_state(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
     Raises:
         BundleError: a missing, unexpected or damaged tensor, or one of another shape or kind.
     """
+    if config.foreign is not None:
+        return foreign.read_state(folder, config)
     stored, called = check_tensors(folder, config), names(folder)
     state = read_shards(stored)
     head, table = called("head.weight"), called("embedding.weight")

@@ -1,0 +1,171 @@
+"""Masked and causal language models of the transformers library that are not computed by our network (`model.foreign`).
+
+A masked one is a masked diffusion model that has learned low noise alone: it is scored, writes, and is adapted at once.
+A causal one is autoregressive.
+"""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.config import ConfigError, ModelConfig, ProcessConfig
+from sfumato.model.bundle import BundleConfig
+from sfumato.model.foreign import FAMILIES, MASKED, Foreign, layer_kinds
+from sfumato.model.hub.shards import read as read_shards
+from sfumato.model.hub.shards import stored_tensors
+from sfumato.model.hub.vocabulary import Vocabulary, read_vocabulary, special_tokens
+from sfumato.model.weights import BundleError
+
+# Share of the places that are masked in pre-training.
+_MASKED_SHARE = {"modernbert": 0.3, "eurobert": 0.5}
+# Other tensors of such folders, which say nothing about the text: heads for other tasks, tables that are computed.
+_OTHER = re.compile(
+    r"(^|\.)(pooler|seq_relationship|discriminator_predictions|classifier|score)\."
+    r"|\.(position_ids|masked_bias|inv_freq)$|\.attn\.bias$"
+)
+
+
+def describe(folder: Path, content: Mapping[str, Any]) -> tuple[BundleConfig, str]:
+    """All of a folder but its weights: our configuration, and the content of its tokenizer.json.
+
+    Args:
+        folder: with a tokenizer.json.
+        content: config.json, of one of `FAMILIES`.
+
+    Raises:
+        ValueError: one line that says what is missing, broken, or nothing that the class's network computes here.
+    """
+    where = folder / "config.json"
+    kind = content["model_type"]
+    foreign = {name: value for name, value in content.items() if name not in ("auto_map", "quantization_config")}
+    if content.get("quantization_config"):
+        raise BundleError(f"{where}: quantised weights are not read; take the model's original ones")
+    network = _network(foreign, where)
+    try:
+        model = _sizes(network)
+    except ConfigError as error:
+        raise BundleError(f"{where}: {error}") from None
+    vocabulary = read_vocabulary(folder, byte_level=False)
+    masked = kind in MASKED
+    if masked and vocabulary.id_of("mask_token") is None:
+        raise BundleError(f"{folder}: a masked model, but its tokenizer_config.json names no mask_token; restore it")
+    # A causal model whose tokens are all taken gets one more, to be the mask.
+    tokens = special_tokens(vocabulary, dict(content), None, model.vocab_size + (not masked))
+    if tokens.mask == model.vocab_size:
+        model = dataclasses.replace(model, vocab_size=tokens.mask + 1)
+        foreign["vocab_size"] = model.vocab_size
+    if masked:
+        tokens = dataclasses.replace(tokens, start=_opening(vocabulary))
+    share = _MASKED_SHARE.get(kind, 0.15)
+    levels = (round(share - 0.01, 2), round(share + 0.01, 2))
+    config = BundleConfig(
+        model=model,
+        process=ProcessConfig(kind="masked", levels=levels) if masked else ProcessConfig(kind="autoregressive"),
+        layout="full" if masked else "causal",
+        shift=0 if masked else 1,
+        tokens=dataclasses.replace(tokens, written=False),
+        tokenizer_sha256=hashlib.sha256(vocabulary.json.encode()).hexdigest(),
+        sampler={"sampler": "gibbs" if masked else "left_to_right"},
+        made={"family": FAMILIES[kind], "model_type": kind},
+        foreign=foreign,
+    )
+    return config, vocabulary.json
+
+
+def _network(foreign: Mapping[str, Any], where: Path) -> Foreign:
+    """The network that a config.json describes; its class refuses what it does not know."""
+    try:
+        network = Foreign(foreign)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a class of the library raises at a broken configuration
+        reason = " ".join(str(error).split())
+        raise BundleError(f"{where}: {FAMILIES[foreign['model_type']]} cannot be built from it: {reason}") from None
+    others = layer_kinds(network.config) - {"full_attention", "sliding_attention"}
+    if others or getattr(network.config, "is_decoder", False) and network.config.model_type in MASKED:
+        what = f"layers of the kind {sorted(others)[0]!r}" if others else "is_decoder"
+        raise BundleError(f"{where}: {what}: who sees whom is not ours to say there; use another model")
+    if getattr(network.config, "alibi", False):
+        raise BundleError(f"{where}: alibi positions are not supported; use a model with rotary or learned ones")
+    return network
+
+
+def _sizes(network: Foreign) -> ModelConfig:
+    """What the library's configuration says about sizes, in our words; for reports, and for the length of rows."""
+    config = network.config
+    heads, width = config.num_attention_heads, config.hidden_size
+    inner = [getattr(config, name, None) for name in ("intermediate_size", "ffn_dim", "hidden_dim", "n_inner")]
+    head_width = getattr(config, "head_dim", None) or width // heads
+    return ModelConfig(
+        vocab_size=config.vocab_size,
+        width=width,
+        layers=config.num_hidden_layers,
+        heads=heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or 0,
+        head_width=head_width + head_width % 2,
+        mlp_width=next((size for size in inner if size), 4 * width),
+        context=network.context,
+        tied=len(network.tables) == 1,
+    )
+
+
+def _opening(vocabulary: Vocabulary) -> int | None:
+    """What the tokenizer puts before a text, such as [CLS]; None = nothing."""
+    return next((i for i in map(vocabulary.id_of, ("cls_token", "bos_token")) if i is not None), None)
+
+
+def read_state(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
+    """The weights of a folder by the names of our network's, which are the library's, as views of its files.
+
+    Raises:
+        BundleError: a missing, unexpected or damaged tensor, or one of another shape or kind.
+    """
+    assert config.foreign is not None
+    network = Foreign(config.foreign)
+    expected, stored = network.state_dict(), stored_tensors(folder)
+    names = _translated(stored, network)
+    for name, part in stored.items():
+        if (ours := names[name]) is None:
+            raise BundleError(f"{part.file}: unexpected tensor {name!r}; config.json describes another network")
+        if ours and part.shape not in (shape := tuple(expected[ours].shape), (shape[0] - 1, *shape[1:])):
+            raise BundleError(
+                f"{part.file}: tensor {name!r} has shape {list(part.shape)}, config.json asks for {list(shape)}"
+            )
+    if missing := sorted(expected.keys() - set(names.values())):
+        raise BundleError(
+            f"{folder}: tensor {missing[0]!r} is missing from the weights; a shard may be missing, or the model has no "
+            f"head that makes logits: expected those of {FAMILIES[config.foreign['model_type']]}"
+        )
+    read = read_shards({name: part for name, part in stored.items() if names[name]})
+    return {ours: _grown(tensor, expected[ours]) for name, tensor in read.items() if (ours := names[name])}
+
+
+def _grown(tensor: Tensor, like: Tensor) -> Tensor:
+    """A table of the tokens with one more row, of the mask, where the network has one: the mean of the others."""
+    if tensor.shape == like.shape:
+        return tensor
+    return torch.cat((tensor, tensor.mean(dim=0, keepdim=True)))
+
+
+def _translated(names: Iterable[str], network: Foreign) -> dict[str, str | None]:
+    """Of each tensor in a folder its name in our network; "" where it is not needed, None where it is unknown."""
+    ours = network.state_dict().keys()
+    found: dict[str, str | None] = {}
+    for name in names:
+        new = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
+        spellings = (new, f"{network.trunk_name}.{new}")  # the oldest folders hold the trunk alone
+        known = next((network.canonical(one) for one in spellings if network.canonical(one) in ours), None)
+        found[name] = known if known is not None else "" if _OTHER.search(name) else None
+    # A tied matrix may be stored under each of its names.
+    seen: set[str] = set()
+    for name, new in found.items():
+        if new and new in seen:
+            found[name] = ""
+        seen.add(new or "")
+    return found
