@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from sfumato.cli.progress import progress
 from sfumato.config import ConfigError, argument, option, parse
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from sfumato.cli.progress import Bar
     from sfumato.model.bundle import BundleConfig
 
 FAMILIES = ("llada", "dream", "sdar", "qwen2", "qwen3", "llama")
@@ -44,16 +49,16 @@ def run(words: list[str], out: TextIO) -> None:
     source = find_bundle(options.source)
     start = time.perf_counter()
     config, tokenizer_json = read_description(source)
-    print(f"reading {source}: {config.model.layers} layers of width {config.model.width}", flush=True)
     to = _layout(options.to, source)
     family = None if to in ("bundle", "hf") else family_named(to, KNOWN)
-    state, dtype = _weights(source, config), _dtype(options.dtype)
-    card = _card(source, target, to, config)
-    print(f"writing {target}: {to}", flush=True)
-    if to == "bundle":
-        write_bundle(target, config, state, tokenizer_json, card, dtype=dtype, shard_bytes=SHARD_BYTES)
-    else:
-        write_public(target, config, state, tokenizer_json, card, family=family, dtype=dtype)
+    dtype, card = _dtype(options.dtype), _card(source, target, to, config)
+    with progress() as bar:
+        state = _weights(source, config, bar)
+        bar.begin(f"writing {target}")
+        if to == "bundle":
+            write_bundle(target, config, state, tokenizer_json, card, dtype=dtype, shard_bytes=SHARD_BYTES)
+        else:
+            write_public(target, config, state, tokenizer_json, card, family=family, dtype=dtype)
     facts = {
         "model": str(target),
         "from": str(source),
@@ -74,18 +79,20 @@ def _layout(to: str, source: Path) -> str:
     return to if to != "auto" else "bundle" if is_public(source) else "hf"
 
 
-def _weights(source: Path, config: "BundleConfig"):  # noqa: ANN202 - torch is not imported here
-    """The weights, views of their files where these are in a public layout."""
+def _weights(source: Path, config: "BundleConfig", bar: "Bar") -> "dict[str, Tensor]":
+    """The weights, finite, as views of their files where these are in a public layout."""
     from sfumato.model.adapter import read_weights
     from sfumato.model.weights import check_numbers
 
     state, _ = read_weights(source, config.model if config.foreign is None else None)
-    for name, tensor in state.items():
+    bar.begin(f"reading {source}", total=len(state))
+    for done, (name, tensor) in enumerate(state.items(), start=1):
         check_numbers(name, tensor, source)
+        bar.show(done)
     return state
 
 
-def _dtype(name: str):  # noqa: ANN202
+def _dtype(name: str) -> "torch.dtype | None":
     import torch
 
     return None if name == "keep" else getattr(torch, name)

@@ -130,7 +130,7 @@ def special_tokens(vocabulary: Vocabulary, config: dict[str, Any], mask: int | N
     start = _start(vocabulary, config)
     mask = _first(mask, vocabulary.id_of("mask_token"))
     if mask is None:
-        mask = _spare(vocabulary, largest, rows, {end, pad, start})
+        mask = _spare(vocabulary, rows, {end, pad, start})
     tokens = SpecialTokens(mask, end, pad, start, written=True)
     for name, token in (("mask", mask), ("end", end), ("pad", pad), ("start", start)):
         if token is not None and not 0 <= token < rows:
@@ -165,10 +165,11 @@ def _start(vocabulary: Vocabulary, config: dict[str, Any]) -> int | None:
     return with_special[0] if with_special != alone and with_special[1 : 1 + len(alone)] == alone else None
 
 
-def _spare(vocabulary: Vocabulary, largest: int, rows: int, taken: set[int | None]) -> int:
+def _spare(vocabulary: Vocabulary, rows: int, taken: set[int | None]) -> int:
     """An id that can become the mask of a model that has none: one that no text has."""
     used = set(vocabulary.backend.get_vocab().values())
-    if free := next((token for token in range(rows) if token not in used), None):
+    free = next((token for token in range(rows) if token not in used), None)
+    if free is not None:
         return free
     added = {token: one.content for token, one in vocabulary.backend.get_added_tokens_decoder().items()}
     special = [token for token in sorted(added) if token not in taken]

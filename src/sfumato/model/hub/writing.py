@@ -76,12 +76,9 @@ def family_config(config: BundleConfig, family: Family, where: str) -> dict[str,
     description = Description(
         config.model, config.process, config.layout, config.shift, config.sampler, config.tokens.mask
     )
-    ids = {
-        "bos_token_id": config.tokens.start,
-        "eos_token_id": config.tokens.end,
-        "pad_token_id": config.tokens.pad,
-    }
-    return family.config_of(description, where) | ids
+    tokens = config.tokens
+    ids = {"bos_token_id": tokens.start, "eos_token_id": tokens.end, "pad_token_id": tokens.pad}
+    return family.config_of(description, where) | {name: token for name, token in ids.items() if token is not None}
 
 
 def _tokenizer_config(config: BundleConfig, tokenizer_json: str) -> dict[str, Any]:
