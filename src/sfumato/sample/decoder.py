@@ -98,7 +98,7 @@ class Decoder:
         """
         if self.process.name not in request.sampler.processes:
             raise ValueError(f"sampler: {request.sampler.name!r} is not for the {self.process.name} process")
-        if self.process.shift and request.editable[0]:
+        if self.process.name == "autoregressive" and request.editable[0]:
             raise ValueError(
                 "the first token of a row cannot be written: nothing before it predicts it; fix a start token"
             )

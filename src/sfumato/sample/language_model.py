@@ -253,7 +253,7 @@ class LanguageModel:
                 several, passes = (*chosen, whole), len(whole.behind)
             if on_start:
                 on_start(Start(i, tuple(row.tokens), tuple(row.editable)))
-            sliding = Sliding.over(row, context, plan.block or 1)
+            sliding = Sliding.over(row, context, plan.block or 1, len(self.tokenizer.begin))
             texts.append(_Text(i, row, sliding, prompt, several, nfe=passes))
         return writing, texts
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from sfumato.sample.constraint import Constraint
 from sfumato.sample.trace import Commit, Event
+from sfumato.text.interface import AnyTokenizer
 from sfumato.text.prompt import Row
-from sfumato.text.tokenizer import Tokenizer
 
 MASKED = "░"
 _SENTENCE = re.compile(r"[.!?…][\"'”’»)\]]*\s|[。！？।]|\n")
@@ -45,7 +45,7 @@ class RowView:
     def __init__(
         self,
         row: Row,
-        tokenizer: Tokenizer,
+        tokenizer: AnyTokenizer,
         *,
         blocks: Sequence[int] = (),
         tail: int = 0,
