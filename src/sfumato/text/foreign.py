@@ -123,6 +123,11 @@ class ForeignTokenizer:
             raise ValueError(f"token id must be from 0 to {self.vocab_size - 1}, got {position}")
         return self._bytes.get(position, b"")
 
+    def first_bytes(self, token_id: int) -> bytes:
+        """What a token adds where a text begins."""
+        raw = self.token_bytes(token_id)
+        return raw.removeprefix(b" ") if self._spaced else raw
+
     def is_special(self, token_id: int) -> bool:
         """Whether a token stands for no text that could be written: special, unknown, or nothing at all."""
         return token_id in self._special_ids or token_id not in self._bytes

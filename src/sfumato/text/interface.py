@@ -101,6 +101,10 @@ class AnyTokenizer(Protocol):
         """The bytes that a token adds to a text; none for a special token. ValueError outside the vocabulary."""
         ...
 
+    def first_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token adds where a text begins: without the space that some begin every text with."""
+        ...
+
     def is_special(self, token_id: int) -> bool:
         """Whether a token stands for no text that could be written."""
         ...

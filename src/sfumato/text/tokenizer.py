@@ -207,6 +207,10 @@ class Tokenizer:
             raise ValueError(f"token id must be from 0 to {self.vocab_size - 1}, got {position}")
         return self._bytes[position]
 
+    def first_bytes(self, token_id: int) -> bytes:
+        """The bytes of a token where a text begins: the same as everywhere."""
+        return self.token_bytes(token_id)
+
     def is_special(self, token_id: int) -> bool:
         """Whether it is one of `SPECIAL`."""
         return token_id < len(SPECIAL)
