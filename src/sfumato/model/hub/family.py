@@ -93,6 +93,8 @@ class Keys:
         Raises:
             BundleError: the first such key.
         """
+        if self.get("quantization_config"):
+            raise BundleError(f"{self.where}: quantised weights are not read; take the model's original ones")
         for name, value in self.content.items():
             off = value is None or value is False or value == [] or value == {}
             if name not in self._read and name not in _HARMLESS and not off:
@@ -152,14 +154,20 @@ class Family:
             BundleError: a model that this family has no words for; names what differs.
         """
         keys = {"model_type": self.model_types[0], **self.write(description)}
-        again = self.describe(keys, where)
-        for part, ours in (("model", description.model), ("process", description.process), ("", description)):
-            theirs = getattr(again, part) if part else again
-            for name in ("kind",) if part == "process" else vars(ours):
-                one, other = getattr(ours, name), getattr(theirs, name)
-                if name not in ("model", "process", "sampler") and one != other:
-                    label = f"{part}.{name}" if part else name
-                    raise BundleError(
-                        f"{where}: a {self.name} model has {label} = {other!r}, this one {one!r}; use --to hf"
-                    )
+        ours, theirs = _facts(description), _facts(self.describe(keys, where))
+        for name, value in ours.items():
+            if value != theirs[name]:
+                raise BundleError(
+                    f"{where}: a {self.name} model has {name} = {theirs[name]!r}, this one {value!r}; use --to hf"
+                )
         return keys
+
+
+def _facts(description: Description) -> dict[str, Any]:
+    """What two descriptions must agree in to be of the same model."""
+    return {
+        "process.kind": description.process.kind,
+        "layout": description.layout,
+        "shift": description.shift,
+        **{f"model.{name}": value for name, value in vars(description.model).items()},
+    }
