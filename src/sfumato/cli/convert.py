@@ -79,7 +79,7 @@ def _weights(source: Path, config: "BundleConfig"):  # noqa: ANN202 - torch is n
     from sfumato.model.adapter import read_weights
     from sfumato.model.weights import check_numbers
 
-    state, _ = read_weights(source, config.model)
+    state, _ = read_weights(source, config.model if config.foreign is None else None)
     for name, tensor in state.items():
         check_numbers(name, tensor, source)
     return state

@@ -3,7 +3,6 @@
 Shape letters: B rows, L length, V vocabulary, D width.
 """
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -22,9 +21,10 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, MaskedLMOutput
 
 from sfumato.canvas import Where
-from sfumato.model.bundle import BundleConfig, build_network, checked_config
+from sfumato.model.bundle import BundleConfig
 from sfumato.model.hub import own
 from sfumato.model.layout import layout_named
+from sfumato.model.transformer import Transformer
 
 
 class SfumatoConfig(PretrainedConfig):
@@ -39,12 +39,7 @@ class SfumatoConfig(PretrainedConfig):
 
     def bundle(self) -> BundleConfig:
         """Our configuration; BundleError where it is missing or broken."""
-        return own.read({own.MODEL_TYPE: self.sfumato}, "config.json")
-
-    @classmethod
-    def of(cls, config: BundleConfig) -> "SfumatoConfig":
-        """Of a bundle's configuration."""
-        return cls(**own.write(checked_config(dataclasses.asdict(config), "config")))
+        return own.read({own.KEY: self.sfumato}, "config.json")
 
 
 class SfumatoPreTrained(PreTrainedModel):
@@ -57,7 +52,7 @@ class SfumatoPreTrained(PreTrainedModel):
         """Build with weights that say nothing; `from_pretrained` reads them."""
         super().__init__(config)
         self.bundle = config.bundle()
-        self.network = build_network(self.bundle)
+        self.network = Transformer(self.bundle.model, never_written=self.bundle.tokens.never_written)
         self.layout = layout_named(self.bundle.layout, self.bundle.sampler.get("block") or self.bundle.model.block)
         self.post_init()
 

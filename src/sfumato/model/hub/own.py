@@ -1,6 +1,7 @@
 """Our own models in the layout of the transformers library: what `sfumato.model.hub.auto` gives to its Auto classes.
 
 config.json has `model_type` "sfumato" and, under "sfumato", all that a bundle's has; tensors begin with "network.".
+A network that is a class of the library keeps the class's own config.json and names, with "sfumato" beside them.
 """
 
 import dataclasses
@@ -8,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sfumato.model.bundle import BundleConfig, checked_config
+from sfumato.model.foreign import CAUSAL as CAUSAL_CLASSES
 from sfumato.model.weights import BundleError
 
-MODEL_TYPE = "sfumato"
+MODEL_TYPE = KEY = "sfumato"
 PREFIX = "network."
 CAUSAL, MASKED = "SfumatoForCausalLM", "SfumatoForMaskedLM"
 
@@ -26,9 +28,9 @@ def read(content: Mapping[str, Any], where: str) -> BundleConfig:
     Raises:
         BundleError: it is missing or broken.
     """
-    config = content.get(MODEL_TYPE)
+    config = content.get(KEY)
     if not isinstance(config, dict):
-        raise BundleError(f'{where}: expected the model\'s configuration under "{MODEL_TYPE}"; write the folder again')
+        raise BundleError(f'{where}: expected the model\'s configuration under "{KEY}"; write the folder again')
     return checked_config(config, where)
 
 
@@ -36,8 +38,10 @@ def write(config: BundleConfig) -> dict[str, Any]:
     """The keys of config.json.
 
     Raises:
-        BundleError: the network does not read tokens alone, so that no Auto class fits it.
+        BundleError: no Auto class would compute the same.
     """
+    if config.foreign is not None:
+        return _foreign(config, config.foreign)
     if config.process.kind in ("gaussian", "insertion") or config.model.time_conditioning:
         raise BundleError(
             "--to hf: the Auto classes give a network tokens and nothing else; this one needs more "
@@ -56,5 +60,15 @@ def write(config: BundleConfig) -> dict[str, Any]:
         "eos_token_id": config.tokens.end,
         "pad_token_id": config.tokens.pad,
         "tie_word_embeddings": False,  # one matrix is in the file once, so there is nothing to tie
-        MODEL_TYPE: dataclasses.asdict(config),
+        KEY: dataclasses.asdict(config),
     }
+
+
+def _foreign(config: BundleConfig, foreign: Mapping[str, Any]) -> dict[str, Any]:
+    kind = foreign["model_type"]
+    if config.layout != ("causal" if kind in CAUSAL_CLASSES else "full"):
+        raise BundleError(
+            f"--to hf: the {config.layout} layout of this model is not what the library's {kind} class computes; "
+            "use --to bundle"
+        )
+    return {**foreign, KEY: dataclasses.asdict(config)}

@@ -13,6 +13,7 @@ from sfumato.model.bundle import BundleConfig, build_network
 from sfumato.model.hub import foreign, own
 from sfumato.model.hub.dream import DREAM
 from sfumato.model.hub.family import Family
+from sfumato.model.hub.files import read_json
 from sfumato.model.hub.llada import LLADA
 from sfumato.model.hub.llama import LLAMA
 from sfumato.model.hub.qwen2 import QWEN2
@@ -20,7 +21,7 @@ from sfumato.model.hub.qwen3 import QWEN3
 from sfumato.model.hub.sdar import SDAR
 from sfumato.model.hub.shards import Stored, stored_tensors
 from sfumato.model.hub.shards import read as read_shards
-from sfumato.model.hub.vocabulary import read_json, read_vocabulary, special_tokens
+from sfumato.model.hub.vocabulary import read_vocabulary, special_tokens
 from sfumato.model.weights import BundleError
 
 FAMILIES: tuple[Family, ...] = (LLADA, DREAM, SDAR, QWEN2, QWEN3, LLAMA)
@@ -43,25 +44,20 @@ def family_of(folder: Path) -> tuple[Family, dict[str, Any]]:
     )
 
 
-def _wrapped(folder: Path) -> dict[str, Any] | None:
-    """config.json of a model that a class of the transformers library computes; None for all others."""
-    content = read_json(folder / "config.json")
-    ours = {name for family in FAMILIES for name in family.model_types}
-    return content if content.get("model_type") in foreign.FAMILIES.keys() - ours else None
-
-
 def describe(folder: Path) -> tuple[BundleConfig, str]:
     """All of a folder but its weights: our configuration, and the content of a tokenizer.json.
 
     Raises:
-        BundleError: one line that says what is missing, broken, or not computed by our network.
+        BundleError: one line that says what is missing, broken, or computed neither by our network nor by a class of
+            the transformers library that we know.
     """
-    if (wrapped := _wrapped(folder)) is not None:
-        return foreign.describe(folder, wrapped)
     content = read_json(folder / "config.json")
-    if content.get("model_type") == own.MODEL_TYPE:
+    if own.KEY in content:
         return _describe_own(folder, content)
-    family, content = family_of(folder)
+    ours = {name for family in FAMILIES for name in family.model_types}
+    if content.get("model_type") in foreign.FAMILIES.keys() - ours:
+        return foreign.describe(folder, content)
+    family, _ = family_of(folder)
     description = family.describe(content, str(folder / "config.json"))
     vocabulary = read_vocabulary(folder, byte_level=family.byte_level)
     tokens = special_tokens(vocabulary, content, description.mask, description.model.vocab_size)
@@ -118,7 +114,7 @@ def read_state(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
 
 def names(folder: Path) -> Callable[[str], str]:
     """What a folder calls each of our tensors."""
-    if read_json(folder / "config.json").get("model_type") == own.MODEL_TYPE:
+    if own.KEY in read_json(folder / "config.json"):
         return own.tensor
     return family_of(folder)[0].tensor
 

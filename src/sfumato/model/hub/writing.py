@@ -1,7 +1,7 @@
 """A model of ours as a folder of the transformers library: in our own layout, or in that of a public family."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,10 @@ def write_public(
         OSError: the disk is full or not writable; an existing folder there is intact.
     """
     if family is None:
-        keys, tensor = own.write(config), own.tensor
+        keys, tensor = own.write(config), own.tensor if config.foreign is None else str
+    elif config.foreign is not None:
+        kind = config.foreign["model_type"]
+        raise BundleError(f"{folder}: the network is the library's {kind}, not a {family.name} model; use --to hf")
     else:
         keys, tensor = family_config(config, family, str(folder)), family.tensor
     stored = dtype or next(iter(state.values())).dtype
@@ -106,20 +109,24 @@ def jinja(chat: Mapping[str, Any], start: str) -> str:
     """A chat template as the transformers library has it.
 
     Args:
-        chat: as a bundle's config.json holds it.
-        start: the text of the token that opens a conversation.
+        chat: as a bundle's config.json holds it (`text.chat.ChatTemplate`).
+        start: the text of the token that opens every text.
     """
 
-    def literal(*parts: Any) -> str:
+    def literal(*parts: Sequence[str]) -> str:
         return json.dumps("".join("".join(part) for part in parts), ensure_ascii=False)
 
     default, system = chat.get("default_system", ""), chat["system"]
-    whole = literal(system["before"], default, system["after"]) if default else '""'
-    opening = f"{{{{ {literal(start)} }}}}{{% if messages[0]['role'] != 'system' %}}{{{{ {whole} }}}}{{% endif %}}"
+    opening = f"{{{{ {literal([start], chat.get('opening', ()))} }}}}"
+    if system and (default or chat.get("always_system")):
+        whole = literal(system["before"], [default], system["after"])
+        opening += f"{{% if messages[0]['role'] != 'system' %}}{{{{ {whole} }}}}{{% endif %}}"
+    content = "message['content'] | trim" if chat.get("strip") else "message['content']"
     turns = "".join(
         f"{{% if message['role'] == '{role}' %}}"
-        f"{{{{ {literal(chat[role]['before'])} + message['content'] + {literal(chat[role]['after'])} }}}}{{% endif %}}"
+        f"{{{{ {literal(chat[role]['before'])} + ({content}) + {literal(chat[role]['after'])} }}}}{{% endif %}}"
         for role in ("system", "user", "assistant")
+        if chat[role]
     )
     cue = f"{{% if add_generation_prompt %}}{{{{ {literal(chat['cue'])} }}}}{{% endif %}}"
     return f"{opening}{{% for message in messages %}}{turns}{{% endfor %}}{cue}"
