@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_writes_as_its_own_loop_does(folder: Path):
     model = DiffusionGemma.load(folder, "cpu", "float32")
-    written = model.generate("the red cat", max_tokens=2 * CANVAS, steps=3, seed=5)
+    (written,) = model.generate(["the red cat"], max_tokens=2 * CANVAS, steps=3, seed=5)
     assert written.text.startswith("the red cat") and written.stats.committed <= 2 * CANVAS
     blocks = -(-written.stats.committed // CANVAS)
     assert blocks <= written.stats.nfe - blocks <= 3 * blocks  # one of the encoder, and the steps, in each canvas
@@ -69,9 +69,14 @@ def test_a_text_follows_from_its_seed(folder: Path):
     before = torch.random.get_rng_state()
     one, two = (model.generate(["a", "b"], max_tokens=CANVAS, steps=2, seed=7) for _ in range(2))
     assert [text.tokens for text in one] == [text.tokens for text in two]
-    assert model.generate("a", max_tokens=CANVAS, steps=2, seed=7).tokens == one[0].tokens
-    assert model.generate("a", max_tokens=CANVAS, steps=2, seed=8).tokens != one[0].tokens
+    assert model.generate(["a"], max_tokens=CANVAS, steps=2, seed=7)[0].tokens == one[0].tokens
+    assert model.generate(["a"], max_tokens=CANVAS, steps=2, seed=8)[0].tokens != one[0].tokens
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_one_text_is_not_many(folder: Path):
+    with pytest.raises(ValueError, match="prompts: expected several texts, got one; use \\['abc'\\]"):
+        DiffusionGemma.load(folder, "cpu", "float32").generate("abc")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +89,7 @@ def test_a_text_follows_from_its_seed(folder: Path):
 )
 def test_options_out_of_range_are_one_line(folder: Path, options: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        DiffusionGemma.load(folder, "cpu", "float32").generate("a", **options)
+        DiffusionGemma.load(folder, "cpu", "float32").generate(["a"], **options)
 
 
 def test_other_folders_are_refused(folder: Path, tmp_path: Path):

@@ -1,10 +1,10 @@
 """DiffusionGemma: a network of the `transformers` library with a loop of its own, behind our `Generation`.
 
 An encoder reads what is written; a decoder denoises a canvas of a fixed length, in which noise is random words, and
-reads its own previous prediction; then the canvas is read by the encoder and the next one begins. That is block diffusion
-with uniform noise, self-conditioning and an exact cache of what is finished. Network and loop are the library's
-(`DiffusionGemmaForBlockDiffusion.generate`). Ours is what surrounds them: the same seed writes the same text whatever is
-written beside it, costs are counted as everywhere, mistakes are one line.
+reads its own previous prediction; then the canvas is read by the encoder and the next one begins. That is block
+diffusion with uniform noise, self-conditioning and an exact cache of what is finished. Network and loop are the
+library's (`DiffusionGemmaForBlockDiffusion.generate`). Ours is what surrounds them: the same seed writes the same text
+whatever is written beside it, costs are counted as everywhere, mistakes are one line.
 
 Not supported: our samplers, caches, guidance and constraints, training, evaluation, serving, pictures.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import torch
 
@@ -28,8 +28,6 @@ from sfumato.sample.settings import Settings
 from sfumato.text.tokenizer import check_text
 
 KIND = "diffusion_gemma"
-# As the library's own generation config has them; a folder's generation_config.json comes first.
-_DEFAULTS = {"max_denoising_steps": 48, "t_min": 0.4, "t_max": 0.8, "entropy_bound": 0.1}
 
 
 @dataclass(frozen=True)
@@ -78,24 +76,19 @@ class DiffusionGemma:
             raise BundleError(f"{folder}: cannot be loaded: {' '.join(str(error).split())}") from None
         return cls(network.to(where).eval().requires_grad_(False), tokenizer)
 
-    @overload
-    def generate(self, prompt: str, **options: Any) -> Generation: ...
-    @overload
-    def generate(self, prompt: Sequence[str], **options: Any) -> list[Generation]: ...
-
     def generate(
         self,
-        prompt: str | Sequence[str],
+        prompts: Sequence[str],
         *,
         max_tokens: int = 256,
         steps: int | None = None,
         entropy_bound: float | None = None,
         seed: int = 0,
-    ) -> Generation | list[Generation]:
-        """Continue a prompt, or several, one after the other, each with its own randomness.
+    ) -> list[Generation]:
+        """Continue prompts, one after the other, each with its own randomness.
 
         Args:
-            prompt: text; an instructed model expects its chat template filled in.
+            prompts: texts; an instructed model expects its chat template filled in.
             max_tokens: at most so many, in whole canvases.
             steps: at most so many in a canvas; None = as the folder says.
             entropy_bound: nats that may be lost in a step; None = as the folder says.
@@ -108,9 +101,9 @@ class DiffusionGemma:
             raise ConfigError(f"max_tokens and steps: expected at least 1, got {max_tokens} and {steps}")
         if entropy_bound is not None and not entropy_bound > 0:
             raise ConfigError(f"entropy_bound: expected a number above 0, got {entropy_bound}")
-        if isinstance(prompt, str):
-            return self._write(prompt, max_tokens, steps, entropy_bound, seed, 0)
-        return [self._write(one, max_tokens, steps, entropy_bound, seed, i) for i, one in enumerate(prompt)]
+        if isinstance(prompts, str):
+            raise ConfigError(f"prompts: expected several texts, got one; use [{prompts[:20]!r}]")
+        return [self._write(prompt, max_tokens, steps, entropy_bound, seed, i) for i, prompt in enumerate(prompts)]
 
     def _write(
         self, prompt: str, max_tokens: int, steps: int | None, bound: float | None, seed: int, row: int
@@ -118,7 +111,7 @@ class DiffusionGemma:
         """One text."""
         check_text(prompt, "prompt")
         device, ids = self.network.device, self.tokenizer.encode(prompt).ids
-        settings = self._settings(max_tokens, steps, bound)
+        settings = _settings(max_tokens, steps, bound)
         work = _Work(self.network)
         start = time.perf_counter()
         # The loop draws from torch's global generator; it gets one that follows from the seed, and gives it back.
@@ -136,7 +129,7 @@ class DiffusionGemma:
             tokens=tuple(tokens),
             finish_reason="stop" if found.stopped else "length",
             seed=seed,
-            settings=Settings(sampler="entropy_bounded", steps=settings["max_denoising_steps"], seed=seed),
+            settings=Settings(sampler="entropy_bounded", steps=steps, seed=seed),
             stats=Stats(
                 nfe=work.forwards,
                 committed=committed,
@@ -147,19 +140,6 @@ class DiffusionGemma:
             ),
         )
 
-    def _settings(self, max_tokens: int, steps: int | None, bound: float | None) -> dict[str, Any]:
-        """What the library's loop is told."""
-        from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
-
-        made = self.network.generation_config
-        chosen = {name: getattr(made, name, None) or value for name, value in _DEFAULTS.items()}
-        default = chosen.pop("entropy_bound")
-        if bound is not None or getattr(made, "sampler_config", None) is None:
-            chosen["sampler_config"] = EntropyBoundSamplerConfig(entropy_bound=float(bound or default))
-        if steps is not None:
-            chosen["max_denoising_steps"] = steps
-        return chosen | {"max_new_tokens": max_tokens}
-
     def _end(self, tokens: list[int], begin: int, max_tokens: int) -> "_End":
         """Where the text ends."""
         text_config = self.network.config.text_config
@@ -168,6 +148,18 @@ class DiffusionGemma:
         room = range(begin, min(len(tokens), begin + max_tokens))
         end = next((place for place in room if tokens[place] in ends), None)
         return _End(room.stop, False) if end is None else _End(end, True)
+
+
+def _settings(max_tokens: int, steps: int | None, bound: float | None) -> dict[str, Any]:
+    """What the library's loop is told; what is not said is as the folder's generation_config.json says."""
+    from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
+
+    chosen: dict[str, Any] = {"max_new_tokens": max_tokens}
+    if steps is not None:
+        chosen["max_denoising_steps"] = steps
+    if bound is not None:
+        chosen["sampler_config"] = EntropyBoundSamplerConfig(entropy_bound=float(bound))
+    return chosen
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,11 @@ def family_of(folder: Path) -> tuple[Family, dict[str, Any]]:
     for family in FAMILIES:
         if kind in family.model_types:
             return family, content
+    if kind == "diffusion_gemma":
+        raise BundleError(
+            f"{folder / 'config.json'}: a diffusion_gemma model has a loop of its own: load it with "
+            "sfumato.sample.diffusion_gemma.DiffusionGemma.load"
+        )
     raise BundleError(
         f"{folder / 'config.json'}: unknown model_type {kind!r}; known are "
         f"{', '.join([*(name for family in FAMILIES for name in family.model_types), *sorted(foreign.FAMILIES)])}"
