@@ -14,6 +14,7 @@ from sfumato.config.tuning import AdaptConfig
 from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens
 from sfumato.model.foreign import MASKED, Foreign
 from sfumato.model.layout import Full
+from sfumato.model.transformer import Transformer
 from sfumato.sample.language_model import LanguageModel
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.tune.adapt import prepare
@@ -21,7 +22,7 @@ from sfumato.tune.methods import tune
 
 pytest.importorskip("transformers", reason="needs transformers, which is not installed")
 
-from foreign import tiny_config  # noqa: E402
+from foreign import save_tiny, tiny_config  # noqa: E402
 
 Make = Callable[..., Recipe]
 ROWS = {"width": 256, "layers": 6, "heads": 4, "mlp_width": 704}  # as a recipe that says nothing of the network
@@ -83,6 +84,30 @@ def test_a_masked_model_learns_the_other_levels(
     model = LanguageModel.load(folder, "cpu")
     assert model.bundle.config.process.levels == (0.0, 1.0)
     assert model.generate("red", max_tokens=6, steps=3, seed=1).text.startswith("red")
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2", "bert", "xlm-roberta"])
+def test_a_public_folder_becomes_one_of_our_bundles_that_writes(kind: str, small_recipe: Make, tmp_path: Path):
+    init = save_tiny(tmp_path / "public", kind)
+    recipe = small_recipe(ROWS, init=str(init), method="adapt", adapt=AdaptConfig(anneal=0.5))
+    folder, _ = tune(recipe, tmp_path / "run")
+    model = LanguageModel.load(folder, "cpu")
+    assert isinstance(model.denoiser, Transformer if kind == "qwen2" else Foreign)
+    config = model.bundle.config
+    assert (config.process.kind, config.layout, config.tokens.written) == ("masked", "full", False)
+    assert config.shift == (kind not in MASKED) and config.model.context == 32
+    written = model.generate(["the red cat", "a blue"], max_tokens=8, seed=1)
+    assert [text.text.split()[0] for text in written] == ["the", "a"]
+    assert all(config.tokens.mask not in text.tokens for text in written)
+    again, _ = tune(replace(recipe, init=str(folder), method="text"), tmp_path / "again")
+    assert again is not None and Bundle.load(again).config.shift == config.shift
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "bert"])
+def test_a_public_model_that_is_adapted_and_killed_goes_on_bit_for_bit(
+    kind: str, small_recipe: Make, killed_anywhere: Callable[[Recipe], None], tmp_path: Path
+):
+    killed_anywhere(small_recipe(ROWS, init=str(save_tiny(tmp_path / "public", kind)), method="adapt"))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "roberta"])
