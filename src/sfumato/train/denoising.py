@@ -135,7 +135,9 @@ def _special(recipe: Recipe, tokenizer: AnyTokenizer) -> SpecialTokens:
     """What the tokenizer's special ids mean; of another model's tokenizer that model says so."""
     if isinstance(tokenizer, Tokenizer):
         return SpecialTokens(tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.start_id)
-    return read_description(find_bundle(recipe.init))[0].tokens
+    start = read_description(find_bundle(recipe.init))[0]
+    # What becomes a diffusion model here never writes its mask, whatever it was before.
+    return dataclasses.replace(start.tokens, written=start.tokens.written and start.process.kind == recipe.process.kind)
 
 
 def _shift_of(recipe: Recipe) -> int:
