@@ -5,8 +5,10 @@ Two differences are meant: a text is over at its first end, where theirs go on, 
 forward.
 """
 
+import json
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +36,8 @@ from sfumato.sample.reuse import Reuse
 from sfumato.sample.settings import Settings
 
 SEEDS = range(6)
+RECORDED = json.loads((Path(__file__).parent / "published.json").read_text("utf-8"))
+"""What the real programs wrote with the weights of `random_network` (LLaDA b7e6c35, Fast-dLLM 24cc59e, float64)."""
 ORDERS = ("confidence", "margin", "entropy")
 
 
@@ -140,3 +144,16 @@ def test_fast_dllm_with_dream(seed: int, cache: str, threshold: float | None):
     steps = case.steps if threshold is None else case.new
     mine = case.ours(block=case.block, steps=steps, cache=cache, lead=True, judged="filtered", **how)
     assert_same(mine, theirs, len(case.prompt))
+
+
+@pytest.mark.parametrize("run", RECORDED, ids=lambda run: f"{run['loop']}-{run['seed']}-{run['settings']}")
+def test_what_the_real_programs_wrote(run: dict[str, Any]):
+    case = Case(run["family"], run["seed"])
+    mine, theirs = case.ours(**run["settings"]), run["tokens"]
+    end = theirs.index(END) + 1 if END in theirs else len(theirs)
+    assert mine.tokens[len(case.prompt) :][:end] == theirs[:end]
+    forwards, how = sum(map(bool, mine.steps)), run["settings"]
+    assert forwards <= run["forwards"]
+    # Their cached loops run a block that its first step has filled once more, and some of Dream's steps write nothing.
+    if end == len(theirs) and how.get("cache", "none") == "none" and how.get("pace") != "dream":
+        assert forwards == run["forwards"]
