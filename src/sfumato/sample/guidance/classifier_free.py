@@ -30,9 +30,9 @@ class ClassifierFree:
     against: tuple[int, ...] | None = None
     """Tokens to stand before the first editable place instead of the prompt; None hides the prompt: everything given
     but the row's first token and ends of text."""
-    whole: bool = False
-    """Hide these, too, as LLaDA does."""
     levels: tuple[float, float] = (0.0, 1.0)
+    whole: bool = False
+    """Hide the row's first token and ends of text, too, as LLaDA does."""
 
     def __post_init__(self) -> None:
         """Refuse what is no scale and no range of levels."""
