@@ -119,7 +119,8 @@ class Control:
             against = None
             if options.against is not None:
                 against = (*self.model.tokenizer.begin, *self.model.tokenizer.encode(options.against))
-            found.append(ClassifierFree(options.guidance, against, levels))
+            whole = self.model.bundle.config.tokens.start is None
+            found.append(ClassifierFree(options.guidance, against, levels, whole))
         if self.classifier and not options.particles:
             found.append(ByClassifier(self.classifier, self.label, options.strength, options.candidates, levels))
         return found

@@ -184,7 +184,9 @@ class Forward:
         anew_B = reads_B & self.reuse.stale(memory["cached_B"], memory["active_B"], memory["block_step_B"])
         if self.layout.name == "full":
             end_B = active_BL.shape[1] - active_BL.flip(1).int().argmax(dim=1)
-            return Extent(kept_B, before_B, end_B, memory["length_B"], anew_B)
+            written_B = ~canvas.open_BL.gather(1, first_B[:, None])[:, 0]  # then it need not be predicted
+            begin_B = torch.where(written_B, first_B, before_B)
+            return Extent(kept_B, begin_B, end_B, memory["length_B"], anew_B)
         if self.layout.name == "causal":  # what comes after the place that predicts the next token is seen by nobody
             last_B = (canvas.open_BL & active_BL).int().argmax(dim=1) + 1 - self.shift
             return Extent(kept_B, last_B, last_B, last_B, anew_B)

@@ -4,6 +4,7 @@ It is cheap to load, so that a server can prepare requests in one process and de
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,12 @@ class Plan:
 
     def steps(self, room: int) -> int:
         """Forward passes at most for so many tokens to write."""
-        return self.settings.steps or (room if self.settings.block == 1 else self.sampler.default_steps(room))
+        settings = self.settings
+        if settings.steps:
+            return settings.steps
+        if settings.tokens_per_step:
+            return max(1, math.ceil(room / settings.tokens_per_step))
+        return room if settings.block == 1 else self.sampler.default_steps(room)
 
     def request(
         self, tokens: Sequence[int], editable: Sequence[bool], *, steps: int, seed: int, **others: Any
