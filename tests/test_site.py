@@ -95,9 +95,8 @@ def test_mistakes_fail(tmp_path: Path):
     (tmp_path / "docs").mkdir()
     for name in ("src", "tools"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "mkdocs.yml").write_text(
-        f"INHERIT: {ROOT / 'mkdocs.yml'}\nnav: [Start: [index.md, commands.md, recipe.md], How-tos: []]\n"
-    )
+    nav = "nav: [Start: [index.md, commands.md, recipe.md], How-tos: []]"
+    (tmp_path / "mkdocs.yml").write_text(f"INHERIT: {ROOT / 'mkdocs.yml'}\n{nav}\n")
     (tmp_path / "docs" / "style.css").touch()
     (tmp_path / "README.md").write_text("# Start\n\n[a](docs/no.md) [b](docs/new.md#nowhere) [c](recipes/no.toml)\n")
     (tmp_path / "docs" / "new.md").write_text("# New\n\n[d](../no.py) [sfumato.nothing][]\n\n::: sfumato.load\n")

@@ -38,10 +38,8 @@ UNSAID = {"torchao": "BSD-3-Clause"}  # read from the licence that comes with a 
 
 def pinned(text: str) -> dict[str, str]:
     """The versions that a constraints file names, by name."""
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    return {
-        str(canonicalize_name(name)): version for name, _, version in (line.partition("==") for line in lines if line)
-    }
+    lines = (line.partition("#")[0].partition("==") for line in text.splitlines())
+    return {str(canonicalize_name(name.strip())): version.strip() for name, equals, version in lines if equals}
 
 
 def licence(name: str) -> str:
@@ -49,13 +47,10 @@ def licence(name: str) -> str:
     about = distribution(name).metadata
     if expression := about.get("License-Expression"):
         return expression
-    classified = [
-        line.rpartition(" :: ")[2] for line in about.get_all("Classifier", []) if line.startswith("License ::")
-    ]
-    named = classified or [(about.get("License") or "").partition("\n")[0].strip()]
-    return " OR ".join(
-        sorted({SPELLED.get(one.lower(), one) for one in named if one and one != "OSI Approved"})
-    ) or UNSAID.get(name, "unknown")
+    classes = [one.rpartition(" :: ")[2] for one in about.get_all("Classifier", []) if one.startswith("License ::")]
+    named = classes or [(about.get("License") or "").partition("\n")[0].strip()]
+    found = sorted({SPELLED.get(one.lower(), one) for one in named if one and one != "OSI Approved"})
+    return " OR ".join(found) or UNSAID.get(name, "unknown")
 
 
 def needed(name: str, extras: frozenset[str] = frozenset(), seen: set[str] | None = None) -> set[str]:
@@ -80,13 +75,19 @@ def denied(licences: dict[str, str]) -> list[str]:
     return [name for name, text in licences.items() if all(DENIED.search(one) for one in text.split(" OR "))]
 
 
+ABOUT = """\
+# Licences of dependencies
+
+Sfumato is distributed under Apache-2.0 and contains no code of these packages: pip installs them beside it. The versions
+are those of `constraints.txt`; the licences are what the packages say themselves. `make licences` writes this page. It
+leaves out the CUDA libraries that PyTorch brings along for a GPU, which have NVIDIA's own licence.
+"""
+
+
 def page(versions: dict[str, str]) -> Iterator[str]:
     """The lines of docs/licences.md."""
     core = needed("sfumato")
-    yield "# Licences of dependencies\n"
-    yield "Sfumato is distributed under Apache-2.0 and contains no code of these packages: pip installs them beside it. The versions"
-    yield "are those of `constraints.txt`, which the tests ran with; the licences are what the packages say themselves. `make licences`"
-    yield "writes this page. Without the CUDA libraries that PyTorch brings to a machine with a GPU, which have NVIDIA's own licence.\n"
+    yield ABOUT
     for title, chosen in (("Always installed", core), ("For extras, tests and these pages", versions.keys() - core)):
         yield f"## {title}\n\n| package | version | licence |\n|---|---|---|"
         yield from (f"| {name} | {versions[name]} | {licence(name)} |" for name in sorted(chosen & versions.keys()))
@@ -98,9 +99,7 @@ def main(path: str) -> int:
     versions = pinned((ROOT / "constraints.txt").read_text("utf-8"))
     Path(path).write_text("\n".join(page(versions)).rstrip() + "\n", encoding="utf-8")
     if bad := denied({name: licence(name) for name in sorted(needed("sfumato"))}):
-        print(
-            f"licences: {', '.join(bad)}: needed, but not to be distributed with Apache-2.0 software", file=sys.stderr
-        )
+        print(f"licences: needed, but in conflict with Apache-2.0: {', '.join(bad)}", file=sys.stderr)
     return int(bool(bad))
 
 

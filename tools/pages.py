@@ -1,7 +1,7 @@
 """Hooks of `mkdocs.yml`: the pages that are made rather than written, and links that lead out of docs/.
 
-The README and its neighbours, what every command says to `--help`, the keys of a recipe, and each file of the repository
-that a page links to become pages of the site, so that it is complete offline and a link to what is not there fails.
+The README and its neighbours, what every command says to `--help`, the keys of a recipe, and each file of the
+repository that a page links to become pages of the site: it is complete offline, and a link to what is not there fails.
 """
 
 import contextlib
@@ -138,9 +138,7 @@ def _recipe() -> str:
     """The keys of a recipe, from the dataclasses that check them."""
     from sfumato.config import Recipe
 
-    about = (
-        "A recipe is a TOML file; each key is also a flag of `sfumato train` and `sfumato tune`, `--section.key value`."
-    )
+    about = "A recipe is a TOML file; each key is also a flag of `sfumato train` and `tune`: `--section.key value`."
     return f"# Recipe\n\n{about}\n" + "".join(_tables(Recipe, ""))
 
 
