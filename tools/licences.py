@@ -78,9 +78,9 @@ def denied(licences: dict[str, str]) -> list[str]:
 ABOUT = """\
 # Licences of dependencies
 
-Sfumato is distributed under Apache-2.0 and contains no code of these packages: pip installs them beside it. The versions
-are those of `constraints.txt`; the licences are what the packages say themselves. `make licences` writes this page. It
-leaves out the CUDA libraries that PyTorch brings along for a GPU, which have NVIDIA's own licence.
+Sfumato is distributed under Apache-2.0 and contains no code of these packages: pip installs them beside it. The
+versions are those of `constraints.txt`; the licences are what the packages say themselves. `make licences` writes this
+page. It leaves out the CUDA libraries that PyTorch brings along for a GPU, which have NVIDIA's own licence.
 """
 
 
