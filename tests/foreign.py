@@ -43,7 +43,19 @@ _GROUPED = {
     "granite",
     "helium",
 }
-_GROUPED |= {"helium", "nemotron", "olmo", "olmo2", "olmo3", "phi", "phi3", "smollm3", "stablelm", "starcoder2", "eurobert"}
+_GROUPED |= {
+    "helium",
+    "nemotron",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "phi",
+    "phi3",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+    "eurobert",
+}
 _HEADS = {"cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "helium"}
 _WINDOWS = {"cohere2", "exaone4", "gemma2", "gemma3_text", "olmo3", "smollm3"}
 
