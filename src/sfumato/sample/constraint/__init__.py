@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sfumato.sample.constraint.bytewise import TooLarge
-from sfumato.sample.constraint.grammar import from_lark, from_schema
+from sfumato.sample.constraint.context_free import from_lark, from_schema
 from sfumato.sample.constraint.language import Language, one_of
 from sfumato.sample.constraint.merge import NotRegular
 from sfumato.sample.constraint.pattern import PatternError, parse
