@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bench
-import peers
+import programs
 import torch
 from torch import Tensor
 
@@ -177,7 +177,7 @@ def llamas(setting: Setting, notes: list[str]) -> list[Contestant]:
         probe = bench.Probe(setting.device)
         how = ", compiled" if compiled else ""
         try:
-            name, write = peers.llama(*where, probe, new=setting.new, never=FIRST, compiled=compiled)
+            name, write = programs.llama(*where, probe, new=setting.new, never=FIRST, compiled=compiled)
         except ImportError:
             notes.append("transformers is not installed: its Llama is left out (pip install transformers)")
             return []
@@ -189,11 +189,11 @@ def llamas(setting: Setting, notes: list[str]) -> list[Contestant]:
 def llada_loop(setting: Setting, peer: Path | None, notes: list[str]) -> Contestant:
     """The LLaDA loop on our network: the public one, or one that does the same."""
     probe = bench.Probe(setting.device)
-    model = peers.FullCanvas(setting.network, probe)
-    name, loop, options = "LLaDA's loop, rewritten", peers.full_canvas_loop, {}
+    model = programs.FullCanvas(setting.network, probe)
+    name, loop, options = "LLaDA's loop, rewritten", programs.full_canvas_loop, {}
     if peer:
         try:
-            loop = peers.load_file(peer).generate
+            loop = programs.load_file(peer).generate
             name, options = "LLaDA generate.py", {"block_length": setting.new}
         except ImportError as error:
             notes.append(f"--peer {peer} was left out: {error}")
@@ -218,7 +218,7 @@ def fast_dllm(setting: Setting, peer: Path | None, notes: list[str]) -> list[Con
     for cache in ("prefix", "dual"):
         probe = bench.Probe(setting.device)
         try:
-            write = peers.fast_dllm(
+            write = programs.fast_dllm(
                 peer,
                 cache,
                 setting.network.config,

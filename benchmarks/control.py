@@ -136,7 +136,7 @@ class Bench:
         assert classifier is not None
         told = []
         for text in texts:
-            ids = torch.tensor([[self.model.tokenizer.start_id, *self.model.tokenizer.encode(text)]])
+            ids = torch.tensor([[*self.model.tokenizer.begin, *self.model.tokenizer.encode(text)]])
             ids = ids.to(self.model.device)
             position = torch.arange(ids.shape[1], device=ids.device)[None]
             log_p = classifier.log_probability(ids, position, torch.zeros(1, device=ids.device))

@@ -1,260 +1,234 @@
-"""The public programs that we are compared with. None is part of Sfumato; a benchmark gets along without them.
+"""Our decoding beside the public programs: the same weights, the same settings, so many tokens in as many forwards.
 
-Shape letters: B rows, P prompt length, L row or canvas length, V vocabulary.
+    python benchmarks/peers.py --llada LLaDA --fast-dllm Fast-dLLM --dllm dllm --compile --threads 1
+
+One random network of LLaDA's architecture writes with our decoder and with the loops of local checkouts: LLaDA's on our
+network and on LLaDA's own, Fast-dLLM's and dLLM's on LLaDA's own, diffusers' pipeline for LLaDA2 on ours in the block
+layout, and transformers' Llama as the autoregressive twin. It fetches nothing, and what is not there is left out and
+named. The quality beside each speed is the share of tokens that are the program's own at the same place; where the same
+computation is done, all must be (in float32; in bfloat16 rounding may break ties otherwise).
+
+Shape letters: B rows, P prompt length.
 """
 
-import contextlib
-import importlib.util
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import bench
+import programs
 import torch
-from torch import Tensor, nn
+from contestants import END, FIRST, MASK, Contestant, Setting, ours, public
+from generate_speed import differ, measure, result, show
+from torch import Tensor
 
-from sfumato.canvas import Where
 from sfumato.config import ModelConfig
-from sfumato.data.batches import Batch
-from sfumato.model.layout import Full
+from sfumato.model.layout import Block, Causal
 from sfumato.model.transformer import Transformer
+from sfumato.process import Autoregressive
+from sfumato.sample.left_to_right import LeftToRight
+from sfumato.sample.order import Order
+
+CACHES = ("none", "prefix", "dual")
 
 
-def load_file(path: Path) -> ModuleType:
-    """Import a Python file by its path."""
-    spec = importlib.util.spec_from_file_location(f"{path.resolve().parent.name}_{path.stem}_peer", path)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"--peer {path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses in the file look themselves up
-    spec.loader.exec_module(module)
-    return module
-
-
-class NanoGPT:
-    """The public nanoGPT network in the loop of its train.py: autocast, clip, AdamW, no average of the weights."""
-
-    def __init__(self, path: Path, m: ModelConfig, lr: float, device: torch.device, dtype: torch.dtype, compiled: bool):
-        """From the path of its model.py."""
-        peer = load_file(path)
-        sizes = {"n_layer": m.layers, "n_head": m.heads, "n_embd": m.width, "dropout": 0.0, "bias": False}
-        with contextlib.redirect_stdout(sys.stderr):
-            self.network = peer.GPT(peer.GPTConfig(block_size=m.context, vocab_size=m.vocab_size, **sizes)).to(device)
-            self.optimiser = self.network.configure_optimizers(0.1, lr, (0.9, 0.95), device.type)
-        self.forward = torch.compile(self.network) if compiled else self.network
-        self.device, self.dtype = device, dtype
-        self.update = bench.Stopwatch(device)
-        self._timed_update = self.update.around(self._update)
-
-    @property
-    def block_parameters(self) -> int:
-        """All but the embeddings."""
-        return sum(parameter.numel() for parameter in self.network.transformer.h.parameters())
-
-    def step(self, batch: Batch) -> None:
-        """One step."""
-        self._loss(self.forward, batch).backward()
-        self._timed_update()
-        self.optimiser.zero_grad(set_to_none=True)
-
-    @torch.no_grad()
-    def nats_per_token(self, batch: Batch) -> float:
-        """On these rows, with the weights of now."""
-        return float(self._loss(self.network, batch))
-
-    def _loss(self, network: Callable[..., Any], batch: Batch) -> Tensor:
-        x_BL, scored_BL = batch.tokens_BL.to(self.device), batch.editable_BL.to(self.device)
-        y_BL = torch.where(scored_BL, x_BL, -1).roll(-1, dims=1)
-        y_BL[:, -1] = -1
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return network(x_BL, y_BL)[1]
-
-    def _update(self) -> None:
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
-
-
-class FullCanvas:
-    """Our network as the public loops call theirs: tokens in, logits of every position out."""
-
-    def __init__(self, network: Transformer, probe: bench.Probe):
-        """Around one network."""
-        self.network, self.probe = network, probe
-        self.device = network.forbidden_V.device
-        self._logits = probe.watch.around(self._run)
-
-    def __call__(self, tokens_BL: Tensor, attention_mask: Tensor | None = None) -> SimpleNamespace:
-        """`.logits` (B, L, V)."""
-        assert attention_mask is None
-        self.probe.count(tokens_BL)
-        return SimpleNamespace(logits=self._logits(tokens_BL))
-
-    def _run(self, tokens_BL: Tensor) -> Tensor:
-        place_BL = torch.arange(tokens_BL.shape[1], device=self.device).expand_as(tokens_BL)
-        return self.network.readout(self.network.encode(tokens_BL, where=Where(place_BL, None), layout=Full()))
-
-
-@torch.no_grad()
-def full_canvas_loop(
-    model: Callable[[Tensor], Any], prompt_BP: Tensor, *, steps: int, gen_length: int, mask_id: int
-) -> Tensor:
-    """What the public LLaDA loop does at temperature 0, for when it is not at hand.
-
-    Each step takes the logits and the softmax of the whole canvas and writes gen_length / steps tokens, those whose
-    probability is highest. `steps` must divide `gen_length`.
-    """
-    rows, prompt = prompt_BP.shape
-    tokens_BL = torch.full((rows, prompt + gen_length), mask_id, device=prompt_BP.device)
-    tokens_BL[:, :prompt] = prompt_BP
-    for _ in range(steps):
-        logits_BLV = model(tokens_BL).logits
-        best_BL = logits_BLV.argmax(dim=-1)
-        probability_BL = logits_BLV.softmax(dim=-1).gather(-1, best_BL[..., None]).squeeze(-1)
-        score_BL = probability_BL.masked_fill(tokens_BL != mask_id, float("-inf"))
-        chosen_BC = score_BL.topk(gen_length // steps, dim=1).indices
-        tokens_BL.scatter_(1, chosen_BC, best_BL.gather(1, chosen_BC))
-    return tokens_BL
-
-
-def llama(
-    m: ModelConfig,
-    device: torch.device,
-    dtype: torch.dtype,
-    probe: bench.Probe,
-    *,
-    new: int,
-    never: int,
-    compiled: bool = False,
-) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """transformers' Llama of the same size, random weights, writing greedily with its key-value cache.
-
-    Args:
-        m: its sizes.
-        device: where.
-        dtype: its precision.
-        probe: counts its forwards.
-        new: tokens to write.
-        never: ids below this one are not written.
-        compiled: its forward compiled as our trunk is, with a static cache.
-
-    Returns:
-        Its name with the version, and a function from prompt_BP to tokens_BL.
-
-    Raises:
-        ImportError: transformers is not installed.
-    """
-    import transformers
-
-    config = transformers.LlamaConfig(
-        vocab_size=m.vocab_size,
-        hidden_size=m.width,
-        intermediate_size=m.mlp_width,
-        num_hidden_layers=m.layers,
-        num_attention_heads=m.heads,
-        num_key_value_heads=m.heads,
-        max_position_embeddings=m.context,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,  # so that it never stops early
-        pad_token_id=0,
-    )
-    network = transformers.LlamaForCausalLM(config)
-    _prepare(network, network.lm_head, never, device, dtype)
-    if compiled:
-        network.forward = _compiled(network.forward, device)
-    _watch(network, probe)
-    options: dict[str, Any] = {"max_new_tokens": new, "do_sample": False, "use_cache": True}
-    if compiled:
-        options |= {"cache_implementation": "static", "disable_compile": True}  # it is compiled already
-
-    def write(prompt_BP: Tensor) -> Tensor:
-        return network.generate(prompt_BP, attention_mask=torch.ones_like(prompt_BP), **options)
-
-    return f"transformers {transformers.__version__} Llama", write
-
-
-def fast_dllm(
-    path: Path,
-    cache: str,
-    m: ModelConfig,
-    device: torch.device,
-    dtype: torch.dtype,
-    probe: bench.Probe,
-    *,
-    never: int,
-    **options: Any,
-) -> Callable[[Tensor], Tensor]:
-    """Fast-dLLM's loop with its own LLaDA network of the same size, random weights.
-
-    Args:
-        path: of its llada/generate.py.
-        cache: prefix or dual.
-        m: the sizes.
-        device: where.
-        dtype: its precision.
-        probe: counts its forwards.
-        never: ids below this one are not written.
-        options: of its `generate_with_*_cache`.
-
-    Returns:
-        A function from prompt_BP, of one row, to tokens_BL.
-
-    Raises:
-        ImportError: what it needs (transformers, einops) is not installed.
-    """
-    sys.path.insert(0, str(path.parent))  # its files import one another by bare names
-    try:
-        peer = load_file(path)
-    finally:
-        sys.path.pop(0)
-    never_used = {"eos_token_id": 0, "pad_token_id": 0, "mask_token_id": 0}
-    no_dropout = dict.fromkeys(("attention_dropout", "residual_dropout", "embedding_dropout"), 0.0)
-    config = peer.LLaDAModelLM.config_class(
-        d_model=m.width,
-        n_heads=m.heads,
-        n_layers=m.layers,
-        mlp_hidden_size=m.mlp_width,
-        vocab_size=m.vocab_size,
-        embedding_size=m.vocab_size,
-        max_sequence_length=m.context,
-        block_type="llama",  # these four as in LLaDA-8B's own configuration
-        activation_type="silu",
-        layer_norm_type="rms",
-        rope=True,
-        weight_tying=False,
-        init_device="cpu",
-        **never_used,
-        **no_dropout,
-    )
-    config.use_cache = False  # transformers 5 drops it from its arguments
-    network = peer.LLaDAModelLM(config)
-    _prepare(network, network.get_output_embeddings(), never, device, dtype)
-    _watch(network, probe)
-    loop = getattr(peer, f"generate_with_{cache}_cache")
-    return lambda prompt_BP: loop(network, prompt_BP, **options)[0]
-
-
-def _prepare(network: nn.Module, head: nn.Linear, never: int, device: torch.device, dtype: torch.dtype) -> None:
-    """Random weights, of which the first `never` tokens get the logit 0: never the highest of thousands."""
+def llada_like(args: argparse.Namespace) -> Transformer:
+    """Random weights; mask, end and the other special tokens get the logit 0, never the highest of thousands."""
+    form: dict[str, Any] = {"tied": False, "qk_norm": False, "scale_embeddings": False}
+    form |= {"norm_eps": 1e-5, "rope_theta": 500000.0}
+    config = ModelConfig(**bench.sizes_of(args), **form, vocab_size=args.vocab, context=args.prompt + args.new)
+    network = Transformer(config)
     bench.randomise(network)
-    network.to(device, dtype).eval().requires_grad_(False)
-    head.weight[:never] = 0
+    assert network.head is not None
+    network.requires_grad_(False).head.weight[:FIRST] = 0
+    return network.eval()
 
 
-def _watch(network: nn.Module, probe: bench.Probe) -> None:
-    """Count and time its forwards."""
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    bench.add_sizes(parser, width=512, layers=8, heads=8, mlp_width=1792, vocab=8192)
+    parser.add_argument("--prompt", type=int, default=64, help="tokens of the prompt (default: %(default)s)")
+    parser.add_argument("--new", type=int, default=256, help="tokens to write (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=64, help="forwards to write them in (default: %(default)s)")
+    parser.add_argument("--block", type=int, default=32, help="tokens a block (default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="also ours compiled")
+    for name, what in (("llada", "LLaDA"), ("fast-dllm", "Fast-dLLM"), ("dllm", "dLLM")):
+        parser.add_argument(f"--{name}", type=Path, metavar="FOLDER", help=f"a checkout of {what}")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default: %(default)s)")
+    bench.add_flags(parser)
+    args = parser.parse_args()
+    if args.block < 1 or args.new % args.block or args.steps < 1 or args.steps % (args.new // args.block):
+        parser.error(f"--block must cut --new into blocks of equally many steps: got {args.block}")
+    if args.prompt % args.block:
+        parser.error(f"--block must divide --prompt, so that the block layout has the same blocks: got {args.block}")
+    for name in ("llada", "fast_dllm", "dllm"):
+        folder = getattr(args, name)
+        if folder is not None and not folder.is_dir():
+            parser.error(f"--{name.replace('_', '-')}: no such folder: {folder}")
+    return args
 
-    def count(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        probe.count(args[0] if args else named["input_ids"])
 
-    network.forward = probe.watch.around(network.forward)
-    network.register_forward_pre_hook(count, with_kwargs=True)
+def main() -> int:
+    """Measure, print, write."""
+    args = arguments()
+    device, dtype = bench.begin(args)
+    about, notes = bench.machine(device, dtype), []
+    network = llada_like(args).to(device, dtype)
+    generator = torch.Generator().manual_seed(1)
+    prompt_BP = torch.randint(FIRST, args.vocab, (1, args.prompt), generator=generator).to(device)
+    setting = Setting(network, prompt_BP, args.new, args.steps, args.block, device, dtype, args.compile)
+    print(f"{network.num_parameters() / 1e6:.1f}M parameters, {args.prompt} + {args.new} tokens, {args.steps} steps")
+    tables, errors = [], []
+    for title, contestants in (
+        ("full layout", full(setting, args, notes)),
+        ("block layout", block(setting, notes)),
+        ("one token a step", twin(setting, notes)),
+    ):
+        print(f"\n{title}")
+        if measure(contestants, args.rounds):
+            errors.append(f"{title}: something was compiled inside a timed round")
+        rows = [result(one, contestants, setting) for one in contestants]
+        if dtype == torch.float32:
+            errors += [f"{row['name']}: not the tokens of {row['like']}" for row in differ(rows)]
+        show(rows, 1)
+        tables.append({"title": title, "rows": rows})
+    bench.finish(args.json, about, notes, parameters=network.num_parameters(), tables=tables)
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    return int(bool(errors))
 
 
-def _compiled(forward: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """With the options of `sfumato.sample.compiled`."""
-    if device.type == "cuda":
-        return torch.compile(forward, dynamic=False, mode="reduce-overhead")
-    return torch.compile(forward, dynamic=False, options={"freezing": True, "cpp_wrapper": True})
+def full(setting: Setting, args: argparse.Namespace, notes: list[str]) -> list[Contestant]:
+    """Everybody who sees the whole canvas: without a cache, with the prefix and the dual one."""
+    found: dict[str, list[Contestant]] = {cache: [] for cache in CACHES}
+
+    def add(cache: str, name: str, reference: str, build: Callable[[bench.Probe], Callable[[Tensor], Tensor]]) -> None:
+        probe = bench.Probe(setting.device)
+        like = found[cache][0].name if found[cache] else ""
+        try:
+            write = build(probe)
+        except (ImportError, OSError) as error:
+            notes.append(f"{name} was left out: {error}")
+            return
+        found[cache].append(public(setting, name, write, probe, reference=reference, like=like, exactly=bool(like)))
+
+    _llada(setting, args, add, notes)
+    _fast_dllm(setting, args, add, notes)
+    _dllm(setting, args, add, notes)
+    confidence, everybody = Order("confidence"), []
+    for cache in CACHES:
+        everybody += found[cache]
+        how: dict[str, Any] = {"cache": cache, "block": setting.block}
+        if found[cache]:
+            how |= {"like": found[cache][0].name, "exactly": True}
+        name = "ours, no cache" if cache == "none" else f"ours, {cache} cache"
+        everybody.append(ours(setting, name, confidence, **how))
+        if setting.compile:
+            everybody.append(ours(setting, f"{name}, compiled", confidence, compiled=True, **how))
+    return everybody
+
+
+Add = Callable[[str, str, str, Callable[[bench.Probe], Callable[[Tensor], Tensor]]], None]
+
+
+def _llada(setting: Setting, args: argparse.Namespace, add: Add, notes: list[str]) -> None:
+    """LLaDA's loop, on our network and, where Fast-dLLM is there, on LLaDA's."""
+    if args.llada is None:
+        notes.append("no --llada: LLaDA's loop is left out")
+        return
+    options = {"steps": setting.steps, "gen_length": setting.new, "block_length": setting.block, "mask_id": MASK}
+
+    def loop(model: Any) -> Callable[[Tensor], Tensor]:
+        generate = programs.load_file(args.llada / "generate.py").generate
+        return lambda prompt_BP: generate(model, prompt_BP, **options)
+
+    if args.fast_dllm is not None:
+        add("none", "LLaDA generate.py", "LLaDA", lambda probe: loop(_their_network(setting, args, probe)))
+    title = "" if args.fast_dllm is not None else "LLaDA"
+    model = "LLaDA generate.py, our network"
+    add("none", model, title, lambda probe: loop(programs.FullCanvas(setting.network, probe)))
+
+
+def _fast_dllm(setting: Setting, args: argparse.Namespace, add: Add, notes: list[str]) -> None:
+    """Fast-dLLM's loops on the network beside them."""
+    if args.fast_dllm is None:
+        notes.append("no --fast-dllm: Fast-dLLM, and with it LLaDA's own network, are left out")
+        return
+    options = {"steps": setting.steps, "gen_length": setting.new, "block_length": setting.block, "mask_id": MASK}
+    about = setting.network.config, setting.device, setting.dtype
+    path = args.fast_dllm / "llada" / "generate.py"
+    for cache in CACHES:
+        name = "Fast-dLLM, no cache" if cache == "none" else f"Fast-dLLM, {cache} cache"
+
+        def build(probe: bench.Probe, cache: str = cache) -> Callable[[Tensor], Tensor]:
+            return programs.fast_dllm(path, cache, *about, probe, never=FIRST, weights=setting.network, **options)
+
+        add(cache, name, "" if cache == "none" else name, build)
+
+
+def _dllm(setting: Setting, args: argparse.Namespace, add: Add, notes: list[str]) -> None:
+    """dLLM's samplers, on the network beside Fast-dLLM's loops, of which dLLM has a copy; else on ours."""
+    if args.dllm is None:
+        notes.append("no --dllm: dLLM is left out")
+        return
+    options = {"steps": setting.steps, "max_new_tokens": setting.new, "block_size": setting.block}
+    for cache in CACHES if args.fast_dllm is not None else ("none",):
+
+        def build(probe: bench.Probe, cache: str = cache) -> Callable[[Tensor], Tensor]:
+            model: Any = programs.FullCanvas(setting.network, probe)
+            if args.fast_dllm is not None:
+                model = _their_network(setting, args, probe)
+            return programs.dllm(args.dllm, cache, model, mask_id=MASK, end_id=END, **options)
+
+        name = "no cache" if cache == "none" else f"{cache} cache"
+        add(cache, f"dLLM, {name}", f"dLLM {name}", build)
+
+
+def _their_network(setting: Setting, args: argparse.Namespace, probe: bench.Probe) -> torch.nn.Module:
+    about = setting.network.config, setting.device, setting.dtype
+    path = args.fast_dllm / "llada" / "generate.py"
+    network = programs.llada_network(path, *about, never=FIRST, weights=setting.network)[1]
+    programs.watch(network, probe)
+    return network
+
+
+def block(setting: Setting, notes: list[str]) -> list[Contestant]:
+    """The block layout: diffusers' pipeline runs the text so far in each step, our exact cache only the block."""
+    found, like, probe = [], {}, bench.Probe(setting.device)
+    steps = setting.steps * setting.block // setting.new
+    options = {"new": setting.new, "block": setting.block, "steps": steps, "mask_id": MASK}
+    try:
+        name, write = programs.llada2_pipeline(setting.network, probe, **options)
+        found.append(public(setting, name, write, probe, reference="diffusers"))
+        like = {"like": name, "exactly": True}
+    except (ImportError, AttributeError) as error:
+        notes.append(f"diffusers' LLaDA2Pipeline was left out: {error}")
+    how = {"layout": Block(), "block": setting.block, "cache": "exact", **like}
+    found.append(ours(setting, "ours, exact cache", Order("confidence"), **how))
+    if setting.compile:
+        found.append(ours(setting, "ours, exact cache, compiled", Order("confidence"), compiled=True, **how))
+    return found
+
+
+def twin(setting: Setting, notes: list[str]) -> list[Contestant]:
+    """From left to right: transformers' Llama, and our decoder on the same weights."""
+    found, like, probe = [], {}, bench.Probe(setting.device)
+    about = setting.network.config, setting.device, setting.dtype
+    try:
+        name, write = programs.llama(*about, probe, new=setting.new, never=FIRST, weights=setting.network)
+        found.append(public(setting, name, write, probe, reference="transformers"))
+        like = {"like": name, "exactly": True}
+    except ImportError:
+        notes.append("transformers is not installed: its Llama is left out (pip install transformers)")
+    how = {"process": Autoregressive(), "layout": Causal(), "cache": "exact", **like}
+    found.append(ours(setting, "ours, exact cache", LeftToRight(), **how))
+    if setting.compile:
+        found.append(ours(setting, "ours, exact cache, compiled", LeftToRight(), compiled=True, **how))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,7 +18,7 @@ from typing import Any
 
 import bench
 import numpy as np
-import peers
+import programs
 import torch
 from torch import Tensor
 
@@ -159,7 +159,7 @@ def ours(setting: Setting, name: str, kind: str, logit_share: float, step: type[
 
 def nanogpt(setting: Setting, name: str, path: Path) -> Contestant:
     """The public nanoGPT on the same rows."""
-    one = peers.NanoGPT(path, setting.model, setting.train.lr, setting.device, setting.dtype, setting.train.compile)
+    one = programs.NanoGPT(path, setting.model, setting.train.lr, setting.device, setting.dtype, setting.train.compile)
     stream, fixed = setting.stream(), setting.fixed()
     flop = setting.flop_per_token(one.block_parameters, 1.0)
     return Contestant(

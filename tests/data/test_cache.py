@@ -241,7 +241,7 @@ def test_a_large_vocabulary_is_stored_in_four_bytes(data: DataConfig, tokenizer:
     class Large(Tokenizer):
         """Ids beyond 16 bits, as a vocabulary of a hundred thousand has them."""
 
-        def encode_batch(self, texts: Any) -> list[list[int]]:
+        def encode_batch(self, texts: Any, *, continued: bool = False) -> list[list[int]]:
             return [[token + 70_000 for token in ids] for ids in super().encode_batch(texts)]
 
     large = Large.from_json(tokenizer.to_json())

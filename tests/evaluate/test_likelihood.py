@@ -9,6 +9,7 @@ from growing import MASK as GROWING_MASK
 from growing import PADDING, GrowingOracle
 from latents import LatentOracle
 from oracle import MASK, START, VOCABULARY, Noise, Oracle, hybrid_noise, uniform_noise
+from published import forward, random_network
 from torch import Tensor
 
 from sfumato.canvas import Where
@@ -16,7 +17,7 @@ from sfumato.config import ModelConfig
 from sfumato.data.batches import Batch, rows_of
 from sfumato.data.sources import Pair
 from sfumato.evaluate import likelihood
-from sfumato.evaluate.likelihood import time_of
+from sfumato.evaluate.likelihood import estimates, noised_rows, time_of
 from sfumato.model.layout import Causal, Full, Layout
 from sfumato.model.transformer import Transformer
 from sfumato.process import Autoregressive, Cosine, Hybrid, Insertion, Linear, LogLinear, Masked, Process, Uniform
@@ -162,6 +163,26 @@ def test_a_response_is_measured_given_its_prompt(network: Transformer, tokenizer
     prompt = -float(log_p_NV.gather(1, ids[0, 1:, None]).sum())
     assert answer.nats_per_token * answer.tokens + prompt == pytest.approx(whole.nats_per_token * whole.tokens)
     assert (answer.bytes, answer.tokens) == (4, len(tokenizer.encode(" mat")) + 1)
+
+
+def test_an_answer_is_measured_as_llada_measures_it():
+    """128 masked answers: of L tokens l lose their place in turn, and the nats of those count L / l times."""
+    network, prompt, length = random_network("llada", 4), [5, 9, 17], 8
+    tokens_BL = torch.tensor([[*prompt, *range(20, 20 + length)]])
+    place_BL = torch.arange(tokens_BL.shape[1])[None]
+    batch = Batch(tokens_BL, place_BL, torch.zeros_like(tokens_BL), place_BL >= len(prompt))
+    found_RS = estimates(network, Masked(mask_id=0), Full(), batch, samples=128, seed=3)
+    rows, sample_B = torch.zeros(128, dtype=torch.int64), torch.arange(128)
+    noised, _ = noised_rows(Masked(mask_id=0), Full(), batch.select(rows), rows, sample_B, 128, 3)
+    counts, expected = [], []
+    for inputs in noised.inputs_BL.tolist():
+        masked = [i for i, token in enumerate(inputs) if token == 0]
+        log_p_LV = forward(network, inputs)[0].log_softmax(-1)
+        nats = -sum(float(log_p_LV[i, tokens_BL[0, i]]) for i in masked)
+        counts.append(len(masked))
+        expected.append(nats * length / len(masked))
+    assert found_RS[0].tolist() == pytest.approx(expected, rel=1e-7)  # weights are float32
+    assert {counts.count(n) for n in range(1, length + 1)} == {128 // length}
 
 
 @pytest.mark.parametrize(("process", "layout"), [(Masked(mask_id=0), Full()), (Autoregressive(), Causal())])

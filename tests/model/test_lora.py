@@ -49,7 +49,7 @@ def logits(net: Transformer) -> Tensor:
 def test_merged_it_computes_what_the_adapters_do(config: LoraConfig, dtype: torch.dtype, error: float) -> None:
     net, plain = adapted(config, dtype), network(dtype)
     assert (logits(net) - logits(plain)).abs().max() > 0.01  # the adapters do something
-    weights = merged(dict(net.named_parameters()), scale_of(net))
+    weights = merged(net, dict(net.named_parameters()))
     plain.load_state_dict(weights)
     assert (logits(net) - logits(plain)).abs().max() <= error * logits(net).abs().max()
 
@@ -58,14 +58,14 @@ def test_until_they_learn_adapters_change_nothing() -> None:
     net = adapted(LoraConfig(rank=2, dropout=0.5), taught=False)
     assert torch.equal(logits(net), logits(network()))
     plain = network().state_dict()
-    assert all(torch.equal(w, plain[name]) for name, w in merged(dict(net.named_parameters()), scale_of(net)).items())
+    assert all(torch.equal(w, plain[name]) for name, w in merged(net, dict(net.named_parameters())).items())
 
 
 def test_only_adapters_learn_and_only_where_they_were_asked_for() -> None:
     net = adapted(LoraConfig(rank=2, targets=("query", "up")))
     learned = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
     assert learned == {name for name, _ in net.named_parameters() if "lora_" in name} and len(learned) == 8
-    assert set(adapter_of(dict(net.named_parameters()))) == {
+    assert set(adapter_of(net, dict(net.named_parameters()))) == {
         f"blocks.{i}.{name}.lora_{half}" for i in range(2) for name in ("attention.query", "up") for half in "AB"
     }
 
@@ -92,6 +92,6 @@ def test_adapters_are_drawn_from_their_seed_and_from_nothing_else() -> None:
 
 def test_a_network_without_adapters_stays_as_it_is() -> None:
     net = network()
-    weights = merged(dict(net.named_parameters()), scale_of(net))
+    weights = merged(net, dict(net.named_parameters()))
     assert all(torch.equal(weights[name], weight) for name, weight in net.state_dict().items())
-    assert scale_of(net) == 0 and adapter_of(weights) == {}
+    assert scale_of(net) == 0 and adapter_of(net, weights) == {}

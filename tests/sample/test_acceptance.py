@@ -10,7 +10,7 @@ from oracle import LENGTH, Oracle
 from sfumato import rng
 from sfumato.canvas import Canvas, Window
 from sfumato.process import Masked
-from sfumato.sample.acceptance import Acceptance
+from sfumato.sample.acceptance import Acceptance, Judged
 from sfumato.sample.decoder import Request
 from sfumato.sample.entropy_bounded import EntropyBounded
 from sfumato.sample.factor import Factor
@@ -71,7 +71,9 @@ def test_many_rows_of_different_lengths_are_the_naive_loop(sampler: Acceptance, 
     canvas = Canvas(position_BL * 0, position_BL, open_BL, open_BL, levels)
     window = Window(torch.ones_like(open_BL), levels * (1 - 1e-6))  # a quota of 1
     index_N = open_BL.flatten().nonzero().flatten()
-    chosen_N = sampler.chosen(logits_BLV.flatten(0, 1)[index_N], index_N, canvas, window, Masked(0))
+    chosen_N = sampler.chosen(
+        Judged(logits_BLV.flatten(0, 1)[index_N], None, index_N, index_N[:rows]), canvas, window, Masked(0)
+    )
     p = logits_BLV.softmax(-1).tolist()
     for row in range(rows):
         places = open_BL[row].nonzero().flatten().tolist()

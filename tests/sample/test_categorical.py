@@ -4,6 +4,7 @@ Shape letters: B rows, L canvas length, N scored positions, M draws from each, V
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -236,6 +237,23 @@ def test_temperature_0_takes_the_most_probable_token(neighbour):
     logits_NV = rng.uniform(torch.arange(2 * 50 * 30), 9).view(100, 30).float()
     drawn_N = draw([0.0, neighbour], [0, 0], [1.0, 1.0], [1, 2])(logits_NV, torch.arange(100), canvas(2, 50))
     assert torch.equal(drawn_N[:50], logits_NV[:50].argmax(dim=1))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_mask_is_never_drawn_however_probable_it_is(temperature):
+    logits_NV = torch.tensor([[9.0, 1.0, 0.0]]).expand(500, -1)
+    one = replace(draw([temperature], [2], [1.0], [1]), mask_id=0)
+    index_N = torch.arange(500)
+    assert set(one(logits_NV, index_N, canvas(1, 500)).tolist()) == ({1} if temperature == 0 else {1, 2})
+    assert bool(one.prediction(logits_NV, index_N, canvas(1, 500))[:, 0].isneginf().all())
+    assert float(logits_NV[0, 0]) == 9.0
+    assert one(logits_NV[:0, :1], index_N[:0], canvas(1, 500)).tolist() == []
+
+
+def test_filtered_logits_have_temperature_and_filters_at_temperature_0_too():
+    logits_NV = torch.tensor([[3.0, 2.0, 1.0]]).expand(2, -1)
+    found_NV = draw([0.0, 0.5], [2, 2], [1.0, 1.0], [1, 2]).filtered_logits(logits_NV, torch.arange(2), canvas(2, 1))
+    assert found_NV.tolist() == [[3.0, 2.0, -math.inf], [6.0, 4.0, -math.inf]]
 
 
 def test_a_temperature_near_0_takes_the_most_probable_token():

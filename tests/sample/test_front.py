@@ -39,6 +39,13 @@ def test_the_version_changes_with_the_weights_and_the_configuration(tmp_path: Pa
     assert len({first, second, Front.load(folder).version()}) == 3
 
 
+def test_steps_can_be_given_as_tokens_a_step(front: Front):
+    assert front.plan({"tokens_per_step": 3}).steps(10) == 4
+    assert front.plan({"tokens_per_step": 1}).steps(10) == 10
+    assert front.plan({"tokens_per_step": 0.5}).steps(10) == 20
+    assert front.plan({"tokens_per_step": 3, "steps": 7}).steps(10) == 7
+
+
 def test_a_planned_request_is_what_the_model_runs(front: Front):
     """The same row through `generate` and as a request of one's own."""
     model = LanguageModel.load("tiny", "cpu", "float32")

@@ -102,6 +102,12 @@ def test_each_sampler_reads_its_own_settings():
     }
     for name, sampler in expected.items():
         assert replace(made, sampler=name).build_sampler(Masked(0)) == sampler
+    as_dream = settings(judged="filtered", pace="dream", order_temperature=0.5, threshold=0.7)
+    expected = {name: Order(name, "dream", 0.5, judged="filtered") for name in ("confidence", "margin", "entropy")}
+    expected |= {"threshold": Threshold(0.7, judged="filtered"), "factor": Factor(judged="filtered")}
+    expected |= {"entropy_bounded": EntropyBounded(judged="filtered"), "ancestral": Ancestral("dream")}
+    for name, sampler in expected.items():
+        assert replace(as_dream, sampler=name).build_sampler(Masked(0)) == sampler
     assert replace(made, sampler="predictor_corrector").build_sampler(words) == PredictorCorrector(0.75)
     made = settings(sampler="gibbs", corrections=3, sites=2, choice="margin")
     assert made.build_sampler(words) == Gibbs(3, 2, "margin")

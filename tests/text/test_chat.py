@@ -81,9 +81,9 @@ def test_a_template_survives_json():
     assert ChatTemplate.from_dict(json.loads(json.dumps(template.to_dict()))) == template
 
 
-def test_a_template_with_unknown_parts_is_refused():
+def test_a_template_with_unknown_parts_is_refused(tokenizer: Tokenizer):
     content = ChatTemplate().to_dict()
     with pytest.raises(ConfigError, match=r"no special token '<\|im_start\|>'; expected one of"):
-        ChatTemplate.from_dict({**content, "cue": ["<|im_start|>"]})
+        ChatTemplate.from_dict({**content, "cue": ["<|im_start|>"]}, tokenizer=tokenizer)
     with pytest.raises(ConfigError, match="jinja"):
         ChatTemplate.from_dict({**content, "jinja": "{{ messages }}"})

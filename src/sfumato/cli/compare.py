@@ -11,7 +11,7 @@ from sfumato.config import argument, option, parse
 if TYPE_CHECKING:
     from sfumato.evaluate import Likelihood, Passage
     from sfumato.sample.language_model import LanguageModel
-    from sfumato.text.tokenizer import Tokenizer
+    from sfumato.text.interface import AnyTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def _measure(options: Options, bar: Bar) -> dict[str, Any]:
 
 def _rated(
     passages: "list[Passage]",
-    ruler: "Tokenizer",
+    ruler: "AnyTokenizer",
     referee: "LanguageModel | None",
     writer: "LanguageModel | None" = None,
 ) -> dict[str, Any]:

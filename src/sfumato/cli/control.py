@@ -118,8 +118,9 @@ class Control:
         if options.guidance:
             against = None
             if options.against is not None:
-                against = (self.model.tokenizer.start_id, *self.model.tokenizer.encode(options.against))
-            found.append(ClassifierFree(options.guidance, against, levels))
+                against = (*self.model.tokenizer.begin, *self.model.tokenizer.encode(options.against))
+            whole = self.model.bundle.config.tokens.start is None
+            found.append(ClassifierFree(options.guidance, against, levels, whole))
         if self.classifier and not options.particles:
             found.append(ByClassifier(self.classifier, self.label, options.strength, options.candidates, levels))
         return found
@@ -140,8 +141,7 @@ class Control:
         import torch
 
         assert self.classifier is not None
-        config = self.classifier.config
-        ids = [config.tokens.start, *self.model.tokenizer.encode(text)]
+        ids = [*self.model.tokenizer.begin, *self.model.tokenizer.encode(text)]
         tokens_1L = torch.tensor([ids], device=self.model.device)
         position_1L = torch.arange(len(ids), device=self.model.device)[None]
         t_1 = torch.zeros(1, device=self.model.device)

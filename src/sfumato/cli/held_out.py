@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sfumato.data.sources import Document
     from sfumato.evaluate.passage import Passage
     from sfumato.sample.language_model import LanguageModel
-    from sfumato.text.tokenizer import Tokenizer
+    from sfumato.text.interface import AnyTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class HeldOutOptions:
 
         return (found for path in self.data for found in documents(Source(path, field=self.field), Report()))
 
-    def passages(self, tokenizer: "Tokenizer") -> "list[Passage]":
+    def passages(self, tokenizer: "AnyTokenizer") -> "list[Passage]":
         """Its beginnings, and how they really go on."""
         from sfumato.evaluate.passage import held_out_passages
 

@@ -55,7 +55,7 @@ def run(words: list[str], out: TextIO) -> int:
     options = parse(Options, words, "sfumato improve", about)
     registry = open_registry(options.registry)
     if not options.recipe and not options.collect_only:
-        raise ConfigError("missing --recipe FILE: how to tune, such as recipes/pilot.toml")
+        raise ConfigError("missing --recipe FILE: how to tune; the keys are those of sfumato tune --help")
     if options.dataset and (options.watch or options.collect_only):
         raise ConfigError("--dataset: learn from one that is there, or --collect-only or --watch; not both")
     from sfumato.store.files import Locked, locked

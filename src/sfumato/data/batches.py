@@ -14,7 +14,7 @@ from torch import Tensor
 from sfumato.data.cache import Corpus, Encoded, Encoder, Plain
 from sfumato.data.packing import Piece, pack
 from sfumato.data.sources import DataError, Document
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 
 PAGE = 512  # rows packed together
 STEP = 16  # lengths of rows that hold one example each are multiples of it
@@ -23,7 +23,7 @@ _ORDER, _ROWS = 1, 2  # what a shuffle is for, so that no two share their random
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of packed pieces; each piece is a start token and the tokens of one document.
+    """Rows of packed pieces; each piece is what opens a text and the tokens of one document.
 
     Attributes:
         tokens_BL: int64.
@@ -58,7 +58,7 @@ class Stream:
     """
 
     def __init__(
-        self, corpora: Sequence[Corpus], weights: Sequence[float], *, context: int, tokenizer: Tokenizer, seed: int
+        self, corpora: Sequence[Corpus], weights: Sequence[float], *, context: int, tokenizer: AnyTokenizer, seed: int
     ):
         """Start at the first row.
 
@@ -128,8 +128,8 @@ class Stream:
             page.append(_text(corpus, chosen))
             documents[source] += 1
             tokens[source] += len(page[-1].tokens)
-            space -= len(page[-1].tokens) + 1
-        rows = _packed(page, self._context, fill=True)
+            space -= len(page[-1].tokens) + len(self._tokenizer.begin)
+        rows = _packed(page, self._context, self._tokenizer, fill=True)
         self._documents = page
         # the rows of one long document would otherwise follow one another
         self._page = [rows[i] for i in _shuffled(len(rows), _ROWS, self._seed, sum(self._documents_before))]
@@ -143,7 +143,7 @@ class Stream:
 
 
 def held_out_rows(
-    corpora: Sequence[Corpus], context: int, tokenizer: Tokenizer, *, at_most: int | None = None
+    corpora: Sequence[Corpus], context: int, tokenizer: AnyTokenizer, *, at_most: int | None = None
 ) -> tuple[Batch, int]:
     """Pack the held-out documents, whole where they fit into a row, in an order that depends on their text alone.
 
@@ -169,14 +169,14 @@ def held_out_rows(
 
 
 def rows_of(
-    texts: Iterable[Document], tokenizer: Tokenizer, context: int, encoder: Encoder | None = None
+    texts: Iterable[Document], tokenizer: AnyTokenizer, context: int, encoder: Encoder | None = None
 ) -> tuple[Batch, int]:
     """Pack texts for evaluation, tokenised as in training, whole where they fit into a row.
 
     Args:
         texts: one document each, or a chat, or a prompt with its response, which alone counts.
         tokenizer: turns them into tokens; an end token is added to each.
-        context: places in a row; a longer document is cut, and each piece begins with the start token.
+        context: places in a row; a longer document is cut, and each piece begins as a text.
         encoder: makes the token rows, as in `open_corpora`.
 
     Returns:
@@ -189,7 +189,7 @@ def rows_of(
     return _whole(documents, context, tokenizer), size
 
 
-def separate_rows(examples: Sequence[Encoded], tokenizer: Tokenizer, context: int, *, whole: bool = False) -> Batch:
+def separate_rows(examples: Sequence[Encoded], tokenizer: AnyTokenizer, context: int, *, whole: bool = False) -> Batch:
     """Each example in a row of its own.
 
     Args:
@@ -198,7 +198,7 @@ def separate_rows(examples: Sequence[Encoded], tokenizer: Tokenizer, context: in
         context: places in a row at most.
         whole: rows are as long as the context; else as the longest example, rounded up so that there are few lengths.
     """
-    longest = 1 + max(len(example.tokens) for example in examples)
+    longest = len(tokenizer.begin) + max(len(example.tokens) for example in examples)
     length = context if whole else min(context, -(-longest // STEP) * STEP)
     return _batch([[_Text(np.array(example.tokens), example.prompt)] for example in examples], length, tokenizer)
 
@@ -207,9 +207,9 @@ def _text(corpus: Corpus, i: int) -> _Text:
     return _Text(corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]], int(corpus.prompts[i]))
 
 
-def _packed(documents: list[_Text], context: int, *, fill: bool) -> list[list[Piece]]:
-    lengths = [len(document.tokens) for document in documents]
-    return pack(lengths, context, prompts=[document.prompt for document in documents], fill=fill)
+def _packed(documents: list[_Text], context: int, tokenizer: AnyTokenizer, *, fill: bool) -> list[list[Piece]]:
+    lengths, prompts = [len(document.tokens) for document in documents], [document.prompt for document in documents]
+    return pack(lengths, context, prompts=prompts, fill=fill, opening=len(tokenizer.begin))
 
 
 def _cut(documents: list[_Text], rows: list[list[Piece]]) -> list[list[_Text]]:
@@ -223,11 +223,11 @@ def _cut(documents: list[_Text], rows: list[list[Piece]]) -> list[list[_Text]]:
     ]
 
 
-def _whole(documents: list[_Text], context: int, tokenizer: Tokenizer) -> Batch:
-    return _batch(_cut(documents, _packed(documents, context, fill=False)), context, tokenizer)
+def _whole(documents: list[_Text], context: int, tokenizer: AnyTokenizer) -> Batch:
+    return _batch(_cut(documents, _packed(documents, context, tokenizer, fill=False)), context, tokenizer)
 
 
-def _batch(rows: list[list[_Text]], context: int, tokenizer: Tokenizer) -> Batch:
+def _batch(rows: list[list[_Text]], context: int, tokenizer: AnyTokenizer) -> Batch:
     tokens_BL = np.full((len(rows), context), tokenizer.pad_id, np.int64)
     position_BL = np.full((len(rows), context), -1, np.int64)
     document_BL = np.full((len(rows), context), -1, np.int64)
@@ -236,12 +236,13 @@ def _batch(rows: list[list[_Text]], context: int, tokenizer: Tokenizer) -> Batch
     for row, pieces in enumerate(rows):
         begin = 0
         for number, piece in enumerate(pieces):
-            end = begin + 1 + len(piece.tokens)
-            tokens_BL[row, begin] = tokenizer.start_id
-            tokens_BL[row, begin + 1 : end] = piece.tokens
+            text = begin + len(tokenizer.begin)
+            end = text + len(piece.tokens)
+            tokens_BL[row, begin:text] = tokenizer.begin
+            tokens_BL[row, text:end] = piece.tokens
             position_BL[row, begin:end] = count[: end - begin]
             document_BL[row, begin:end] = number
-            editable_BL[row, begin + 1 + piece.prompt : end] = True
+            editable_BL[row, text + piece.prompt : end] = True
             begin = end
     return Batch(*map(torch.from_numpy, (tokens_BL, position_BL, document_BL, editable_BL)))
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from sfumato.config import DataConfig, Source
 from sfumato.data.sources import Chat, DataError, Document, Pair, Report, content_key, documents
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 
 FORMAT = 2  # of the files in a cache folder; another number makes another folder
 LONGEST = 1 << 14  # characters; a longer text becomes several documents, so that one big file can be shuffled and split
@@ -34,7 +34,7 @@ class Encoder(Protocol):
         """Whatever the tokens depend on besides the documents and the tokenizer."""
         ...
 
-    def __call__(self, found: Iterable[Document], tokenizer: Tokenizer) -> "Iterator[Encoded]":
+    def __call__(self, found: Iterable[Document], tokenizer: AnyTokenizer) -> "Iterator[Encoded]":
         """The documents in their order; one may become several."""
         ...
 
@@ -75,7 +75,7 @@ class Corpus:
 
 
 def open_corpora(
-    data: DataConfig, tokenizer: Tokenizer, progress: Progress | None = None, encoder: Encoder | None = None
+    data: DataConfig, tokenizer: AnyTokenizer, progress: Progress | None = None, encoder: Encoder | None = None
 ) -> list[Corpus]:
     """Read and tokenise every source, or open what an earlier call left in the cache.
 
@@ -116,10 +116,10 @@ def _split(corpus: Corpus, limit: int) -> Corpus:
 
 
 def _open_source(
-    source: Source, root: Path, on_error: str, tokenizer: Tokenizer, encoder: Encoder, progress: Progress | None
+    source: Source, root: Path, on_error: str, tokenizer: AnyTokenizer, encoder: Encoder, progress: Progress | None
 ) -> Corpus:
     content = content_key(source)
-    parts = [str(FORMAT), encoder.key, content, tokenizer.fingerprint]
+    parts = [str(FORMAT), encoder.key, content, tokenizer.identity]
     key = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
     corpus = _load(root / key, source.path)
     if corpus is None or (corpus.report.skipped and on_error == "stop"):  # reading again raises at the broken line
@@ -150,7 +150,7 @@ def _load(folder: Path, path: str) -> Corpus | None:
 
 
 def _build(
-    folder: Path, source: Source, report: Report, tokenizer: Tokenizer, encoder: Encoder, progress: Progress | None
+    folder: Path, source: Source, report: Report, tokenizer: AnyTokenizer, encoder: Encoder, progress: Progress | None
 ) -> None:
     """Tokenise a source into `folder`, which appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def _build(
 
 
 def _write(
-    folder: Path, source: Source, report: Report, tokenizer: Tokenizer, encoder: Encoder, progress: Progress | None
+    folder: Path, source: Source, report: Report, tokenizer: AnyTokenizer, encoder: Encoder, progress: Progress | None
 ) -> None:
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     lengths, prompts, sizes, hashes, total = [0], [], [], [], 0
@@ -218,6 +218,7 @@ class _Part(NamedTuple):
     text: str
     after: list[int]
     context: bool = False  # a prompt: read, never scored
+    continued: bool = False  # goes on with the text before it
 
 
 class Encoded(NamedTuple):
@@ -229,29 +230,44 @@ class Encoded(NamedTuple):
     hash: int
 
 
-def _units(found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[list[_Part]]:
-    """Each document as the parts it is tokenised in; a long text becomes several documents, the last with the end."""
+def _units(found: Iterable[Document], tokenizer: AnyTokenizer) -> Iterator[list[_Part]]:
+    """Each document as the parts it is tokenised in; a long text becomes several documents, the last with the end.
+
+    Raises:
+        DataError: a conversation, and the tokenizer has no tokens for its roles.
+    """
     end = [tokenizer.end_id]
     for document in found:
         if isinstance(document, str):
             *first, last = sections(document)
-            yield from ([_Part([], text, [])] for text in first)
-            yield [_Part([], last, end)]
+            yield from ([_Part([], text, [], continued=i > 0)] for i, text in enumerate(first))
+            yield [_Part([], last, end, continued=bool(first))]
         elif isinstance(document, Pair):
-            yield [*_prompt(document.prompt, tokenizer), _Part([], document.response, end)]
+            continued = isinstance(document.prompt, str)
+            yield [*_prompt(document.prompt, tokenizer), _Part([], document.response, end, continued=continued)]
         else:
             last = len(document) - 1
             yield [
-                _Part([tokenizer.roles[role]], content, end if role == "assistant" or index == last else [])
+                _Part([_role(role, tokenizer)], content, end if role == "assistant" or index == last else [])
                 for index, (role, content) in enumerate(document)
             ]
 
 
-def _prompt(prompt: str | Chat, tokenizer: Tokenizer) -> list[_Part]:
+def _prompt(prompt: str | Chat, tokenizer: AnyTokenizer) -> list[_Part]:
     if isinstance(prompt, str):
         return [_Part([], prompt, [], context=True)]
-    turns = [_Part([tokenizer.roles[role]], content, [], context=True) for role, content in prompt]
-    return [*turns, _Part([tokenizer.roles["assistant"]], "", [], context=True)]
+    turns = [_Part([_role(role, tokenizer)], content, [], context=True) for role, content in prompt]
+    return [*turns, _Part([_role("assistant", tokenizer)], "", [], context=True)]
+
+
+def _role(role: str, tokenizer: AnyTokenizer) -> int:
+    found = tokenizer.special_id(f"<|{role}|>")
+    if found is None:
+        raise DataError(
+            "the data holds conversations, but this model's tokenizer has no tokens for their roles; train on plain "
+            "text, or tune with the method answers, which uses the model's chat template"
+        )
+    return found
 
 
 def sections(text: str, longest: int = LONGEST) -> list[str]:
@@ -282,7 +298,7 @@ class Plain:
         """The length at which a text is cut."""
         return str(LONGEST)
 
-    def __call__(self, found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[Encoded]:
+    def __call__(self, found: Iterable[Document], tokenizer: AnyTokenizer) -> Iterator[Encoded]:
         """Each document as a corpus holds it."""
         for chunk in _chunks(_units(found, tokenizer)):
             yield from _encoded(chunk, tokenizer)
@@ -293,13 +309,16 @@ def digest(texts: Iterable[str]) -> int:
     return int.from_bytes(hashlib.blake2b(b"\0".join(map(str.encode, texts)), digest_size=8).digest(), "little")
 
 
-def _encoded(units: list[list[_Part]], tokenizer: Tokenizer) -> Iterator[Encoded]:
-    encoded = iter(tokenizer.encode_batch([part.text for unit in units for part in unit]))
+def _encoded(units: list[list[_Part]], tokenizer: AnyTokenizer) -> Iterator[Encoded]:
+    encoded = {
+        how: iter(tokenizer.encode_batch([p.text for unit in units for p in unit if p.continued == how], continued=how))
+        for how in (False, True)
+    }
     for unit in units:
         tokens: list[int] = []
         prompt = size = 0
         for part in unit:
-            tokens += part.before + next(encoded) + part.after
+            tokens += part.before + next(encoded[part.continued]) + part.after
             if part.context:
                 prompt = len(tokens)
             else:

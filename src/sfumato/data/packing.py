@@ -8,7 +8,7 @@ SMALLEST_CUT = 32  # places: less room than this becomes padding, since a shorte
 
 
 class Piece(NamedTuple):
-    """Tokens `begin` up to `end` of document `index`; in its row the start token stands before them."""
+    """Tokens `begin` up to `end` of document `index`; in its row the opening stands before them."""
 
     index: int
     begin: int
@@ -16,7 +16,12 @@ class Piece(NamedTuple):
 
 
 def pack(
-    lengths: Sequence[int], context: int, *, prompts: Sequence[int] | None = None, fill: bool = True
+    lengths: Sequence[int],
+    context: int,
+    *,
+    prompts: Sequence[int] | None = None,
+    fill: bool = True,
+    opening: int = 1,
 ) -> list[list[Piece]]:
     """Pack every token of every document exactly once, best fit first; a pure function of its arguments.
 
@@ -26,15 +31,16 @@ def pack(
     its pieces those that hold nothing but prompt are left out, and those after the first lack the prompt.
 
     Args:
-        lengths: tokens in each document, without the start token.
-        context: places in a row; a piece takes one more than its tokens.
+        lengths: tokens in each document, without the opening.
+        context: places in a row; a piece takes those of its tokens and its opening.
         prompts: how many tokens at the head of each document are a prompt; None = no document has one.
         fill: cut documents to fill rows (training); else only those longer than a row are cut (evaluation).
+        opening: places before each piece: 1 for a start token, 0 where a text begins with nothing.
 
     Returns:
         Rows of pieces, ordered by the document of their first piece, so that no stretch of rows has a typical length.
     """
-    room = context - 1  # tokens in a row of one piece
+    room = context - opening  # tokens in a row of one piece
     assert room > 0, context
     rows: list[list[Piece]] = []
     prompts = [0] * len(lengths) if prompts is None else prompts
@@ -51,14 +57,14 @@ def pack(
         row: list[Piece] = []
         left = context
         while waiting:
-            at = bisect_left(waiting, (left,)) - 1  # the longest with length + 1 <= left
+            at = bisect_left(waiting, (left - opening + 1,)) - 1  # the longest with length + opening <= left
             if at >= 0:
                 length, index, begin = waiting.pop(at)
                 row.append(Piece(index, begin, begin + length))
-                left -= length + 1
+                left -= length + opening
             elif fill and left >= SMALLEST_CUT and (at := _longest_to_cut(waiting, prompts)) >= 0:
                 length, index, begin = waiting.pop(at)
-                cut = begin + left - 1
+                cut = begin + left - opening
                 row.append(Piece(index, begin, cut))
                 insort(waiting, (begin + length - cut, index, cut))
                 break

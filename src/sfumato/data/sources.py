@@ -13,7 +13,8 @@ from typing import Any
 from sfumato.config import DataConfig, Source
 from sfumato.data import compressed
 from sfumato.data.template import fields_of, filled
-from sfumato.text.tokenizer import Tokenizer, check_text
+from sfumato.text.chat import ROLES
+from sfumato.text.tokenizer import check_text
 
 FORMATS = (".txt", ".md", ".jsonl", ".parquet")
 Chat = tuple[tuple[str, str], ...]  # (role, content) of each message
@@ -203,8 +204,8 @@ def fault(value: Any) -> str | None:
     for index, message in enumerate(value):
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             return f"message {index} must have a role and a content string"
-        if message.get("role") not in Tokenizer.roles:
-            return f"message {index} has role {message.get('role')!r}, expected one of {', '.join(Tokenizer.roles)}"
+        if message.get("role") not in ROLES:
+            return f"message {index} has role {message.get('role')!r}, expected one of {', '.join(ROLES)}"
         if why := fault(message["content"]):
             return f"message {index}: {why}"
     return None

@@ -16,7 +16,7 @@ from sfumato import rng
 from sfumato.data.cache import CHUNK, Encoded, digest
 from sfumato.data.sources import DataError, Document, Pair
 from sfumato.text.chat import ChatTemplate, fitting
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 
 _CANVAS = 21  # draw purpose
 
@@ -27,7 +27,7 @@ class Turns:
 
     template: ChatTemplate
     context: int
-    """Places in a row; one is the start token's."""
+    """Places in a row, those of what opens a text among them."""
     block: int = 0
     """Fill up to the end of a block of so many places; 0 = to a canvas of random length; see `fill`."""
     fill: bool = True
@@ -38,7 +38,7 @@ class Turns:
         """Everything that the tokens depend on, besides text and tokenizer."""
         return repr(self)
 
-    def __call__(self, found: Iterable[Document], tokenizer: Tokenizer) -> Iterator[Encoded]:
+    def __call__(self, found: Iterable[Document], tokenizer: AnyTokenizer) -> Iterator[Encoded]:
         """Examples of the documents, in order.
 
         Raises:
@@ -46,24 +46,29 @@ class Turns:
         """
         examples = (example for document in found for example in _examples(document, self.template))
         while chunk := list(islice(examples, CHUNK)):
-            encoded = iter(tokenizer.encode_batch([content for example, _ in chunk for _, content in example]))
-            for example, hashed in chunk:
-                yield self._row([role for role, _ in example], [next(encoded) for _ in example], hashed, tokenizer)
+            prompts = self.template.encoded([example[:-1] for example, _ in chunk], tokenizer)
+            answers = self.template.answers([example[-1][1] for example, _ in chunk], tokenizer)
+            for (example, hashed), prompt, answer in zip(chunk, prompts, answers, strict=True):
+                yield self._row([role for role, _ in example], prompt, answer, hashed, tokenizer)
 
-    def _row(self, roles: Sequence[str], encoded: Sequence[list[int]], hashed: int, tokenizer: Tokenizer) -> Encoded:
-        template, turns, room = self.template, [], self.context - 1
-        for role, content in zip(roles[:-1], encoded, strict=False):
-            before, after = template.around(role)
-            turns.append([*before, *content, *after])
-        cue = template.cue_ids
-        response = [*encoded[-1], *template.around("assistant")[1]][: room - len(cue)]
+    def _row(
+        self,
+        roles: Sequence[str],
+        encoded: Sequence[list[int]],
+        answer: list[int],
+        hashed: int,
+        tokenizer: AnyTokenizer,
+    ) -> Encoded:
+        opened, room = len(tokenizer.begin), self.context - len(tokenizer.begin)
+        opening, *turns, cue = encoded
+        response = answer[: room - len(cue)]
         left = room - len(cue) - len(response)
-        kept = fitting([len(turn) for turn in turns], roles[:-1], left)
-        prompt = [token for i in kept for token in turns[i]]
+        kept = fitting([len(turn) for turn in turns], roles[:-1], left - len(opening))
+        prompt = [*opening, *(token for i in kept for token in turns[i])]
         prompt = [*prompt[max(0, len(prompt) - left) :], *cue]
         tokens, size = [*prompt, *response], sum(len(tokenizer.token_bytes(token)) for token in response)
         if self.fill and tokens[-1] == tokenizer.end_id:
-            tokens += [tokenizer.end_id] * self._fill(len(tokens) + 1, len(roles), hashed)
+            tokens += [tokenizer.end_id] * self._fill(opened + len(tokens), len(roles), hashed)
         return Encoded(tokens, len(prompt), size, hashed)
 
     def _fill(self, places: int, number: int, hashed: int) -> int:
@@ -89,7 +94,9 @@ def _examples(document: Document, template: ChatTemplate) -> Iterator[tuple[list
             f"expected conversations, {{messages: [...]}} or {{prompt, response}}, got the text {document[:40]!r}; "
             "name the key of the messages as the `field` of the source"
         )
-    if template.default_system and document[0][0] != "system":
+    if document[0][0] == "system" and template.system is None:
+        raise DataError("this model knows no system messages; leave them out of the conversations")
+    if document[0][0] != "system" and template.has_system:
         document, first = (("system", template.default_system), *document), first + 1
     hashed = digest(content for _, content in document)
     for i, (role, content) in enumerate(document):

@@ -147,9 +147,10 @@ def _predictions(
         block_BL=group_BL,
     )
     on_device, where = noised.to(device), Where(position_BL, document_BL, block_BL).to(device)
-    inputs_BL, t_BQ, read_N = on_device.inputs_BL, on_device.t_BL, on_device.index_N - process.shift
+    inputs_BL, t_BQ, read_N = on_device.inputs_BL, on_device.t_BL, on_device.read_N(where, process.shift)
     if layout.two_streams:
-        inputs_BL, where, t_BQ, read_N = two_streams(inputs_BL, on_device.clean_BL, where, t_BQ, read_N, process.shift)
+        index_N = on_device.index_N
+        inputs_BL, where, t_BQ, read_N = two_streams(inputs_BL, on_device.clean_BL, where, t_BQ, read_N, index_N)
     hidden_ND = denoiser.encode(inputs_BL, where=where, layout=layout, t_BQ=t_BQ, read_N=read_N)
     logits_NV = denoiser.readout(hidden_ND)
     logits_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()

@@ -25,6 +25,7 @@ from sfumato.evaluate.enumeration import enumerated
 from sfumato.evaluate.likelihood import estimates
 from sfumato.process import Autoregressive, Masked
 from sfumato.sample.language_model import LanguageModel
+from sfumato.text.prompt import goes_on
 
 DOUBT = 3.0
 """A lead of fewer standard errors may be chance."""
@@ -133,7 +134,7 @@ class _Question(NamedTuple):
     """A prompt and its candidates in tokens."""
 
     rows: list[tuple[list[int], list[int]]]
-    """Of each candidate what is given, the start token included, and what is scored."""
+    """Of each candidate what is given, what opens a text included, and what is scored."""
     noise: int
 
 
@@ -148,12 +149,14 @@ def _questions(
         candidates = shared or list(choices[i])
         if not candidates or not all(candidates):
             raise ValueError(f"choices: prompt {i} has {'an empty one' if candidates else 'none'}; give texts")
-        before = [model.tokenizer.start_id, *model.tokenizer.encode(prompt)]
+        before = [*model.tokenizer.begin, *model.tokenizer.encode(prompt)]
         if model.chat_template:
             said = [{"role": "user", "content": prompt}]
-            before = [model.tokenizer.start_id, *model.chat_template.prompt(said, model.tokenizer)]
-            end = model.chat_template.around("assistant")[1]
-        scored = [[*tokens, *end] for tokens in model.tokenizer.encode_batch(candidates)]
+            before = [*model.tokenizer.begin, *model.chat_template.prompt(said, model.tokenizer)]
+            scored = model.chat_template.answers(candidates, model.tokenizer)
+        else:
+            continued = goes_on(model.tokenizer, before, len(before))
+            scored = [[*tokens, *end] for tokens in model.tokenizer.encode_batch(candidates, continued=continued)]
         if len(before) + (longest := max(map(len, scored))) > context:
             raise ValueError(
                 f"prompts[{i}]: with its longest choice {len(before) + longest} tokens, the model reads {context}; "

@@ -16,8 +16,8 @@ from sfumato.evaluate.passage import Passage
 from sfumato.evaluate.text import distinct, repetition, unigram_entropy
 from sfumato.sample.language_model import Generation, LanguageModel
 from sfumato.sample.settings import Settings
+from sfumato.text.interface import AnyTokenizer
 from sfumato.text.prompt import canvas_row
-from sfumato.text.tokenizer import Tokenizer
 
 GRAM = 2  # n of distinct-n
 REPEAT = 4  # n of the repetition
@@ -123,7 +123,7 @@ def write_all(
     return [Written(sum(parts, []), _cost(parts, peak)) for parts, peak in zip(texts, peaks, strict=True)]
 
 
-def text_figures(passages: Sequence[Passage], tokenizer: Tokenizer) -> dict[str, float | None]:
+def text_figures(passages: Sequence[Passage], tokenizer: AnyTokenizer) -> dict[str, float | None]:
     """Entropy, distinct-2 and repetition of completions, in the tokens of one tokenizer for everybody.
 
     None stands for what so little text does not show.

@@ -19,7 +19,8 @@ from sfumato.evaluate.text import unigram_entropy
 from sfumato.model.bundle import BundleConfig
 from sfumato.process import Autoregressive
 from sfumato.sample.language_model import LanguageModel
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
+from sfumato.text.prompt import goes_on
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,13 @@ def overlap(judge: BundleConfig, writer: BundleConfig | None) -> str:
     return "likely" if same_recipe or judge.tokenizer_sha256 == writer.tokenizer_sha256 else "unknown"
 
 
-def _batch(passages: Sequence[Passage], tokenizer: Tokenizer, context: int, name: str) -> Batch:
+def _batch(passages: Sequence[Passage], tokenizer: AnyTokenizer, context: int, name: str) -> Batch:
     """One passage a row, of which only the completion is scored."""
     rows = []
     for passage in passages:
-        prompt = [tokenizer.start_id, *tokenizer.encode(passage.prompt)]
-        rows.append((prompt, [*tokenizer.encode(passage.completion), *[tokenizer.end_id] * passage.ended]))
+        prompt = [*tokenizer.begin, *tokenizer.encode(passage.prompt)]
+        completion = tokenizer.encode(passage.completion, continued=goes_on(tokenizer, prompt, len(prompt)))
+        rows.append((prompt, [*completion, *[tokenizer.end_id] * passage.ended]))
     length = max((len(prompt) + len(completion) for prompt, completion in rows), default=0)
     if length > context:
         raise ValueError(

@@ -34,6 +34,7 @@ from sfumato.process import (
     Process,
     Schedule,
     Uniform,
+    scorable,
 )
 
 _LEVEL, _MASKS = 11, 12  # what a random number is for
@@ -84,7 +85,7 @@ def likelihood(
         denoiser: in evaluation mode, on `device`.
         process: what it was trained with.
         layout: what its positions see.
-        batch: the text, on the CPU; all editable tokens count.
+        batch: the text, on the CPU; all editable tokens count, left to right but for one that opens a document.
         total_bytes: UTF-8 bytes of that text.
         samples: random noisings of each row; more of them make a bound more precise.
         seed: of the noise.
@@ -95,7 +96,7 @@ def likelihood(
     Raises:
         ValueError: nothing to score, or a number out of range.
     """
-    tokens_R = batch.editable_BL.sum(dim=1)
+    tokens_R = scorable(process, batch.editable_BL, batch.position_BL).sum(dim=1)
     tokens = int(tokens_R.sum())
     if not tokens or total_bytes < 1:
         raise ValueError(f"nothing to evaluate: the text holds {tokens} tokens and {total_bytes} bytes")
@@ -176,10 +177,10 @@ def nats_of(
     rows, length = where.position_BQ.shape
     scored_B = torch.bincount(noised.index_N // length, minlength=rows).tolist()
     noised, where = noised.to(device), where.to(device)
-    inputs_BL, t_BL, read_N = noised.inputs_BL, noised.t_BL, noised.index_N - process.shift
+    inputs_BL, t_BL, read_N = noised.inputs_BL, noised.t_BL, noised.read_N(where, process.shift)
     if layout.two_streams:
         inputs_BL, where, t_BL, read_N = two_streams(
-            inputs_BL, noised.clean_inputs_BL, where, t_BL, read_N, process.shift
+            inputs_BL, noised.clean_inputs_BL, where, t_BL, read_N, noised.index_N
         )
     gaps_B = torch.zeros(rows, dtype=torch.float64)
     if isinstance(process, Growing):
@@ -217,7 +218,8 @@ def noised_rows(
         seed: of the noise.
         embed: the network's embedding, for a process that noises embeddings.
     """
-    clean_BL, editable_BL, position_BL = batch.tokens_BL, batch.editable_BL, batch.position_BL
+    clean_BL, position_BL = batch.tokens_BL, batch.position_BL
+    editable_BL = scorable(process, batch.editable_BL, position_BL)
     seeds_B = rng.mix(number_B, seed, sample_B, _MASKS)
     block_BL, group_BL = numbered(position_BL, layout.size) if isinstance(layout, Block) else (None, None)
     where = Where(position_BL, batch.document_BL, block_BL)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sfumato.data.sources import DataError, Document
 from sfumato.sample.language_model import Generation
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Passage:
 
 
 def held_out_passages(
-    documents: Iterable[Document], tokenizer: Tokenizer, *, prompt_tokens: int, max_tokens: int, count: int
+    documents: Iterable[Document], tokenizer: AnyTokenizer, *, prompt_tokens: int, max_tokens: int, count: int
 ) -> list[Passage]:
     """The beginnings of the first `count` documents that are longer than a prompt.
 
@@ -61,5 +61,5 @@ def written(prompts: Sequence[str], generations: Sequence[Generation]) -> list[P
     return [Passage(prompt, one.completion, one.finish_reason == "stop") for prompt, one in pairs]
 
 
-def _text(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
+def _text(tokenizer: AnyTokenizer, ids: Iterable[int]) -> str:
     return b"".join(map(tokenizer.token_bytes, ids)).decode(errors="ignore")

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from sfumato.data.cache import digest
 from sfumato.store.records import Feedback, Response
-from sfumato.text.tokenizer import Tokenizer, check_text
+from sfumato.text.chat import ROLES
+from sfumato.text.tokenizer import check_text
 
 Record = tuple[Feedback, Response, Response | None]
 Redact = Callable[[str], str]
@@ -151,7 +152,7 @@ def _is_conversation(prompt: Any) -> bool:
     if not isinstance(prompt, list) or not prompt:
         return False
     for message in prompt:
-        if not isinstance(message, dict) or message.get("role") not in Tokenizer.roles:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
             return False
         if not isinstance(message.get("content"), str):
             return False

@@ -22,7 +22,7 @@ from sfumato.data.sources import Report, documents
 from sfumato.improve.dataset import Dataset
 from sfumato.improve.items import Item
 from sfumato.model.bundle import BundleConfig
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 from sfumato.train.run import num_steps, write_text
 
 
@@ -41,7 +41,7 @@ def stages(
     dataset: Dataset,
     new: Sequence[Source],
     model: BundleConfig,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     folder: Path,
     mixture: Mixture | None = None,
 ) -> list[Recipe]:
@@ -98,7 +98,7 @@ def stages(
     return found
 
 
-def _share(said: list[Item], recipe: Recipe, model: BundleConfig, tokenizer: Tokenizer, mixture: Mixture) -> float:
+def _share(said: list[Item], recipe: Recipe, model: BundleConfig, tokenizer: AnyTokenizer, mixture: Mixture) -> float:
     """Of the tokens, for feedback."""
     completed = replace(recipe, model=replace(model.model, gap_head=False))
     total = num_steps(completed) * recipe.train.batch * recipe.train.accumulate * model.model.context

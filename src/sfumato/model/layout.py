@@ -127,7 +127,7 @@ def numbered(position_BL: Tensor, size_B1: Tensor | int) -> tuple[Tensor, Tensor
 
 
 def two_streams(
-    noised_BL: Tensor, clean_BL: Tensor, where: Where, t_BL: Tensor, read_N: Tensor, shift: int = 0
+    noised_BL: Tensor, clean_BL: Tensor, where: Where, t_BL: Tensor, read_N: Tensor, index_N: Tensor | None = None
 ) -> tuple[Tensor, Where, Tensor, Tensor]:
     """One pass over [noised; clean]: the inputs, who they are, their noise levels, and where those to read went.
 
@@ -137,8 +137,8 @@ def two_streams(
         where: of one copy; `clean_BQ` is not read.
         t_BL: noise levels of the noised copy.
         read_N: flat positions in B*L.
-        shift: how far behind them stands what they predict. The first place of a block is predicted by the last one of
-            the block before, which by then is clean: it is read in the clean copy.
+        index_N: what they predict, where that is another place. The first place of a block is predicted by the last one
+            of the block before, which by then is clean: it is read in the clean copy. None = they predict themselves.
     """
     length = where.position_BQ.shape[1]
 
@@ -155,8 +155,8 @@ def two_streams(
     inputs = torch.cat((noised_BL, clean_BL), dim=1)
     t_BQ = torch.cat((t_BL, torch.zeros_like(t_BL)), dim=1)
     moved_N = read_N + read_N // length * length
-    if shift:
+    if index_N is not None:
         assert where.block_BQ is not None
         block_N = where.block_BQ.flatten()
-        moved_N = torch.where(block_N[read_N] == block_N[read_N + shift], moved_N, moved_N + length)
+        moved_N = torch.where(block_N[read_N] == block_N[index_N.clamp(min=0)], moved_N, moved_N + length)
     return inputs, both, t_BQ, moved_N

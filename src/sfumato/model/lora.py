@@ -31,7 +31,7 @@ def add_adapters(denoiser: Network, config: LoraConfig, seed: int) -> None:
         seed: of A, normal with variance 1 / inputs; B is zero.
 
     Raises:
-        ConfigError: peft is not installed, or there is nothing that an adapter could be for.
+        ConfigError: peft is not installed, or the network has no such matrices.
     """
     if find_spec("peft") is None:
         raise ConfigError("lora.rank: adapters need peft, not installed here: pip install 'sfumato[tune]'")
@@ -43,6 +43,7 @@ def add_adapters(denoiser: Network, config: LoraConfig, seed: int) -> None:
         lora_alpha=config.alpha,  # pyrefly: ignore[bad-argument-type]
         target_modules=_targets(denoiser, config),
         lora_dropout=config.dropout,
+        fan_in_fan_out=isinstance(denoiser, Foreign) and denoiser.config.model_type == "gpt2",  # see `adapter_of`
     )
     inject_adapter_in_model(settings, denoiser, _NAME)
     for number, (name, parameter) in enumerate(denoiser.named_parameters()):
@@ -64,10 +65,9 @@ def _targets(denoiser: Network, config: LoraConfig) -> list[str]:
             "leave lora.targets at its default"
         )
     trunk = denoiser.trunk_name + "."
-    names = [n for n, m in denoiser.named_modules() if isinstance(m, nn.Linear) and n.startswith(trunk)]
-    if not names:
-        raise ConfigError(f"lora.rank: {kind} has no linear layers that an adapter could be for; set lora.rank = 0")
-    return names
+    from transformers.pytorch_utils import Conv1D
+
+    return [n for n, m in denoiser.named_modules() if isinstance(m, nn.Linear | Conv1D) and n.startswith(trunk)]
 
 
 def scale_of(denoiser: nn.Module) -> float:
@@ -76,23 +76,28 @@ def scale_of(denoiser: nn.Module) -> float:
     return config.lora_alpha / config.r if config else 0.0
 
 
-def adapter_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The adapters among a network's weights, by the names that an adapter bundle has."""
-    ends = {f".lora_A.{_NAME}.weight": A, f".lora_B.{_NAME}.weight": B}
-    return {
-        name.removesuffix(end) + short: weight.detach()
-        for name, weight in weights.items()
-        for end, short in ends.items()
-        if name.endswith(end)
-    }
+def adapter_of(denoiser: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The adapters among weights of a network, by the names that an adapter bundle has.
+
+    GPT-2 keeps its matrices the other way round, (inputs, outputs): W^T + scale B A is W + scale A^T B^T there, so that
+    A^T is stored as B, and B^T as A.
+    """
+    turned = {name for name, module in denoiser.named_modules() if getattr(module, "fan_in_fan_out", False)}
+    found = {}
+    for name, weight in weights.items():
+        for end, short, other in ((f".lora_A.{_NAME}.weight", A, B), (f".lora_B.{_NAME}.weight", B, A)):
+            if name.endswith(end):
+                matrix, value = name.removesuffix(end), weight.detach()
+                found[matrix + (other if matrix in turned else short)] = value.T if matrix in turned else value
+    return found
 
 
-def merged(weights: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """Weights of the network without adapters that computes what the one with them does.
+def merged(denoiser: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the network without adapters that computes what a network with them does.
 
     Args:
-        weights: of a network, with adapters or without.
-        scale: as `scale_of` says.
+        denoiser: with adapters or without.
+        weights: its own, or an average of them.
     """
     base = {name.replace(".base_layer.", "."): w.detach() for name, w in weights.items() if ".lora_" not in name}
-    return added(base, adapter_of(weights), scale)
+    return added(base, adapter_of(denoiser, weights), scale_of(denoiser))

@@ -8,7 +8,7 @@ from sfumato.process.gaussian import Gaussian
 from sfumato.process.hybrid import Hybrid
 from sfumato.process.insertion import Insertion
 from sfumato.process.masked import Masked
-from sfumato.process.noised import Embed, Growing, Noised, Process
+from sfumato.process.noised import Embed, Growing, Noised, Process, scorable
 from sfumato.process.schedule import Cosine, Linear, LogLinear, Schedule, schedule_named
 from sfumato.process.uniform import Uniform
 
@@ -28,6 +28,7 @@ __all__ = [
     "Schedule",
     "Uniform",
     "build_process",
+    "scorable",
 ]
 
 

@@ -96,6 +96,20 @@ class Noised:
             None if self.gaps is None else self.gaps.to(device),
         )
 
+    def read_N(self, where: Where, shift: int) -> Tensor:
+        """int64 (N,), the flat places whose hidden states predict the scored ones; at padding, some place.
+
+        With a shift that is the place before. The first of a document has none, so it stands for itself.
+
+        Args:
+            where: who the places of the clean row are, on the same device.
+            shift: see `Process.shift`.
+        """
+        index_N = self.index_N.clamp(min=0)
+        if not shift:
+            return index_N
+        return (index_N - (where.position_BQ.flatten()[index_N] > 0).long() * shift).clamp(min=0)
+
     @property
     def clean_inputs_BL(self) -> Tensor:
         """What the network would see without noise: tokens, or vectors (B, L, E)."""
@@ -221,6 +235,11 @@ class Growing(Process, Protocol):
     def gap_bound(self, log_rate_BL: Tensor, noised: Noised) -> Tensor:
         """nats_BL: with `bound`, the sum estimates the negative ELBO without bias."""
         ...
+
+
+def scorable(process: Process, editable_BL: Tensor, position_BL: Tensor) -> Tensor:
+    """bool_BL, the editable places that a process can score: left to right, nothing predicts a document's first one."""
+    return editable_BL & (position_BL > 0) if process.name == "autoregressive" else editable_BL
 
 
 def cross_entropy(logits_NV: Tensor, noised: Noised) -> Tensor:

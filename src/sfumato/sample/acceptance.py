@@ -8,6 +8,8 @@ level, which no training showed it; these samplers are heuristics there, not sam
 Shape letters: B rows, L canvas length, N positions read, C positions accepted, V vocabulary.
 """
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from sfumato.canvas import Canvas, Window
@@ -15,19 +17,39 @@ from sfumato.process import Process
 from sfumato.sample.categorical import Draw
 from sfumato.sample.sampler import Sampler, noise_where, settle
 
+JUDGED = ("best", "drawn", "filtered")
 
+
+@dataclass(frozen=True)
+class Judged:
+    """What a rule looks at."""
+
+    logits_NV: Tensor
+    """Of p(clean token | everything seen), before temperature; or after it and after the filters."""
+    tokens_N: Tensor | None
+    """The tokens whose probability counts; None = the most probable ones."""
+    index_N: Tensor
+    """Every open position of the active blocks, flat in B*L, ascending."""
+    seeds_B: Tensor
+    """int64, of this step."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Acceptance(Sampler):
     """A sampler that is one rule: which predictions to accept."""
 
+    judged: str = "best"
+    """What is judged at each position: `best`, the network's most probable token, before a token is drawn; `drawn`, the
+    network's probability of the token that is drawn (LLaDA, Fast-dLLM); `filtered`, that after temperature, top-k and
+    top-p, as are margin and entropy then (Dream). At temperature 0, `drawn` is `best`."""
     processes = ("masked", "uniform", "hybrid")
     commits_draws = True
 
-    def chosen(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas, window: Window, process: Process) -> Tensor:
+    def chosen(self, judged: Judged, canvas: Canvas, window: Window, process: Process) -> Tensor:
         """bool_N, what to accept; the quota of the step (`sampler.quota`) must be among it.
 
         Args:
-            logits_NV: of p(clean token | everything seen), before temperature.
-            index_N: every open position of the active blocks, flat in B*L, ascending.
+            judged: the predictions.
             canvas: the rows, at level t_B.
             window: the level s_B to reach.
             process: for its schedule.
@@ -51,10 +73,12 @@ class Acceptance(Sampler):
     ) -> Canvas:
         """Draw tokens where they are accepted."""
         logits_NV = process.denoised(logits_NV, index_N, canvas)
-        chosen_N = self.chosen(logits_NV, index_N, canvas, window, process)
+        tokens_N = draw(logits_NV, index_N, canvas) if self.judged != "best" and draw.random else None
+        shown_NV = draw.filtered_logits(logits_NV, index_N, canvas) if self.judged == "filtered" else logits_NV
+        chosen_N = self.chosen(Judged(shown_NV, tokens_N, index_N, seeds_B), canvas, window, process)
         chosen_C = chosen_N.nonzero().flatten()
         index_C = index_N[chosen_C]
-        tokens_C = draw(logits_NV[chosen_C], index_C, canvas)
+        tokens_C = draw(logits_NV[chosen_C], index_C, canvas) if tokens_N is None else tokens_N[chosen_C]
         if not process.revises:
             return canvas.write(index_C, tokens_C)
         rest_BL = canvas.open_BL & window.active_BL

@@ -22,6 +22,7 @@ from sfumato import rng
 from sfumato.canvas import Canvas, Window
 from sfumato.process import Process
 from sfumato.sample.categorical import Draw
+from sfumato.sample.pace import dream_levels
 from sfumato.sample.sampler import Sampler, settle, unmasked_share
 
 UNMASK = 1  # draw index
@@ -31,8 +32,18 @@ UNMASK = 1  # draw index
 class Ancestral(Sampler):
     """Random order. Which masks to replace is decided before the network runs, so only those are read."""
 
+    pace: str = "even"
+    """Dream's is its `origin` (`sample.pace`)."""
     name = "ancestral"
     processes = ("masked", "uniform", "hybrid")
+
+    def levels(
+        self, canvas: Canvas, done_B: Tensor, steps_B: Tensor, *, process: Process, seeds_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Evenly spaced, or Dream's."""
+        if self.pace == "dream":
+            return dream_levels(done_B, steps_B)
+        return super().levels(canvas, done_B, steps_B, process=process, seeds_B=seeds_B)
 
     def reads(self, canvas: Canvas, window: Window, *, process: Process, seeds_B: Tensor) -> Tensor:
         """The masks that this step replaces; where noise shows words, every open position."""

@@ -28,7 +28,7 @@ class Beginnings:
         for row in range(rows - new, rows):
             first, size = requests[row].editable.index(True), self._size(requests[row])
             # The place that predicts the first token has to be run.
-            most = (first - self.forward.shift) // size * size
+            most = max(0, first - self.forward.shift) // size * size
             count, prefix = self.store.find(requests[row].tokens[:first], size, most)
             if prefix is not None:
                 self.forward.adopt(row, rows, places, prefix, count)

@@ -72,9 +72,12 @@ class Draw:
     """False when no row limits k or p."""
     decided_BL: Tensor | None = None
     """int64, tokens that a constraint has chosen; -1 elsewhere."""
+    mask_id: int | None = None
+    """Never drawn, whatever its logit; None = there is no mask."""
 
     def __call__(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas) -> Tensor:
         """int64 tokens_N for the flat canvas positions index_N; padding does not change a row's draws."""
+        logits_NV = self._writable(logits_NV)
         tokens_N = logits_NV.argmax(dim=-1)
         if self.random:
             drawn_N = self.exact(self._scaled(logits_NV, index_N, canvas), index_N, canvas)
@@ -89,6 +92,7 @@ class Draw:
 
         For samplers that do more with a prediction than to draw from it.
         """
+        logits_NV = self._writable(logits_NV)
         best_N1 = logits_NV.argmax(dim=-1, keepdim=True)
         best_NV = torch.full_like(logits_NV, float("-inf")).scatter_(1, best_N1, 0.0)
         if not self.random:
@@ -96,11 +100,17 @@ class Draw:
         warm_N1 = self._temperature(index_N, canvas)[:, None] > 0
         return torch.where(warm_N1, self._scaled(logits_NV, index_N, canvas), best_NV)
 
+    def filtered_logits(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas) -> Tensor:
+        """The logits with each row's temperature, where it is above 0, and filters."""
+        temperature_B = torch.where(self.temperature_B > 0, self.temperature_B, 1.0)
+        return replace(self, temperature_B=temperature_B)._scaled(logits_NV, index_N, canvas)
+
     def softened(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas) -> Tensor:
         """The prediction as log-probabilities, float64, that exclude nothing: what filters drop keeps 1e-30 of it.
 
         For who must choose among few tokens, none of which may be probable. Rows need a temperature above 0.
         """
+        logits_NV = self._writable(logits_NV)
         kept_NV = self._scaled(logits_NV, index_N, canvas)
         if not self.filtered:
             return self.floored(kept_NV)
@@ -116,6 +126,13 @@ class Draw:
         """int64 tokens_N from exactly these distributions, whatever the temperature."""
         place_N, row_N = canvas.position_BL.flatten()[index_N], index_N // canvas.tokens_BL.shape[1]
         return categorical(log_p_NV, rng.uniform(self.seeds_B[row_N], place_N, WITH_WHAT))
+
+    def _writable(self, logits_NV: Tensor) -> Tensor:
+        if self.mask_id is None or not len(logits_NV):
+            return logits_NV
+        writable_NV = logits_NV.clone()
+        writable_NV[:, self.mask_id] = float("-inf")
+        return writable_NV
 
     def _temperature(self, index_N: Tensor, canvas: Canvas) -> Tensor:
         return self.temperature_B[index_N // canvas.tokens_BL.shape[1]]

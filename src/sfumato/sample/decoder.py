@@ -17,7 +17,7 @@ from sfumato.canvas import Canvas, Window
 from sfumato.model.device import bookkeeping_device
 from sfumato.model.layout import Layout
 from sfumato.model.transformer import Denoiser
-from sfumato.process import Gaussian, Growing, Process
+from sfumato.process import Gaussian, Growing, Masked, Process
 from sfumato.sample.beginnings import Beginnings
 from sfumato.sample.categorical import Draw
 from sfumato.sample.compiled import CompiledTrunk
@@ -98,7 +98,7 @@ class Decoder:
         """
         if self.process.name not in request.sampler.processes:
             raise ValueError(f"sampler: {request.sampler.name!r} is not for the {self.process.name} process")
-        if self.process.shift and request.editable[0]:
+        if self.process.name == "autoregressive" and request.editable[0]:
             raise ValueError(
                 "the first token of a row cannot be written: nothing before it predicts it; fix a start token"
             )
@@ -257,6 +257,7 @@ class Decoder:
             seeds_B,
             random=any(request.temperature > 0 for request in self._rows),
             filtered=any(request.top_k > 0 or request.top_p < 1 for request in self._rows),
+            mask_id=self.process.mask_id if isinstance(self.process, Masked) else None,
         )
 
     def _advance(self, canvas: Canvas) -> Canvas:

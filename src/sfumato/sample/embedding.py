@@ -115,15 +115,16 @@ def _groups(texts: Sequence[Sequence[int]], longest: int) -> Iterator[list[_Piec
 
 def _hidden(model: "LanguageModel", pieces: Sequence[_Piece], layer: int) -> tuple[Tensor, Tensor]:
     """hidden_PLD of pieces, each between a start and an end, float32 on the CPU; and text_PL, bool, their tokens."""
-    special, length = model.bundle.config.tokens, max(len(piece.tokens) for piece in pieces) + 2
+    special, begin = model.bundle.config.tokens, model.tokenizer.begin
+    length = max(len(piece.tokens) for piece in pieces) + len(begin) + 1
     tokens_PL = torch.full((len(pieces), length), special.pad)
     position_PL = torch.full((len(pieces), length), -1)
     text_PL = torch.zeros(len(pieces), length, dtype=torch.bool)
     for i, piece in enumerate(pieces):
-        end = len(piece.tokens) + 2
-        tokens_PL[i, :end] = torch.tensor([special.start, *piece.tokens, special.end])
+        end = len(begin) + len(piece.tokens) + 1
+        tokens_PL[i, :end] = torch.tensor([*begin, *piece.tokens, special.end])
         position_PL[i, :end] = torch.arange(end)
-        text_PL[i, 1 : end - 1] = True
+        text_PL[i, len(begin) : end - 1] = True
     inputs = tokens_PL.to(model.device)
     if isinstance(model.process, Gaussian):
         inputs = model.denoiser.embed(inputs)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sfumato.canvas import Canvas, Window
 from sfumato.process import Process
-from sfumato.sample.acceptance import Acceptance
+from sfumato.sample.acceptance import Acceptance, Judged
 from sfumato.sample.order import entropy
 from sfumato.sample.sampler import quota, rank
 
@@ -33,9 +33,10 @@ class EntropyBounded(Acceptance):
         """One a token; it takes fewer."""
         return tokens
 
-    def chosen(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas, window: Window, process: Process) -> Tensor:
+    def chosen(self, judged: Judged, canvas: Canvas, window: Window, process: Process) -> Tensor:
         """The smallest entropies of each row: their sum less the largest stays within the bound."""
-        nats_N = entropy(logits_NV)
+        index_N = judged.index_N
+        nats_N = entropy(judged.logits_NV)
         nats_BL = torch.full(canvas.tokens_BL.shape, float("inf"), dtype=torch.float64, device=nats_N.device)
         nats_BL.view(-1)[index_N] = nats_N.double()
         rising_BL = nats_BL.sort(dim=1).values

@@ -6,7 +6,7 @@ marginals. So many positions are written together as are sure together, where a 
 
 Source: Wu et al. 2025 (Fast-dLLM, 2505.22618, section 3.3, theorem 1).
 
-Shape letters: B rows, L canvas length, N positions read, V vocabulary.
+Shape letters: B rows, L canvas length, N positions read.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sfumato.canvas import Canvas, Window
 from sfumato.process import Process
-from sfumato.sample.acceptance import Acceptance
+from sfumato.sample.acceptance import Acceptance, Judged
 from sfumato.sample.order import certainty
 from sfumato.sample.sampler import quota, rank
 
@@ -32,11 +32,11 @@ class Factor(Acceptance):
         """One a token; it takes fewer."""
         return tokens
 
-    def chosen(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas, window: Window, process: Process) -> Tensor:
+    def chosen(self, judged: Judged, canvas: Canvas, window: Window, process: Process) -> Tensor:
         """The best of each row, up to the last whose probability allows for its rank."""
-        row_N = index_N // canvas.tokens_BL.shape[1]
-        score_N = certainty(logits_NV, "confidence")
-        place_N = rank(score_N, index_N, canvas)
+        row_N = judged.index_N // canvas.tokens_BL.shape[1]
+        score_N = certainty(judged.logits_NV, "confidence", judged.tokens_N)
+        place_N = rank(score_N, judged.index_N, canvas)
         allowed_N = (place_N + 2) * (1 - score_N) <= self.factor
         count_B = quota(canvas, window, process)
         return place_N < count_B.scatter_reduce(0, row_N, torch.where(allowed_N, place_N + 1, 0), "amax")[row_N]

@@ -120,7 +120,8 @@ class Forward:
         place_BQ = torch.minimum(place_BQ, end_B[:, None] - 1)  # padding repeats the last place
         both_N = index_N if gap_G is None else torch.cat((index_N, gap_G))
         row_N = both_N // length
-        read_N = row_N * run + both_N % length - self.shift - begin_B[row_N]
+        before_N = (both_N % length - self.shift).clamp(min=0)  # the first place of a row predicts itself
+        read_N = row_N * run + before_N - begin_B[row_N]
         read = cache.slots if cache is not None and static else spans.read
         query, key, layout = self._who(canvas, extent, place_BQ, real_BQ, spans, read, static)
         kept = None
@@ -176,13 +177,16 @@ class Forward:
     def _extent(self, canvas: Canvas, window: Window, reads_B: Tensor) -> Extent:
         memory, active_BL = canvas.memory, window.active_BL
         first_B = active_BL.int().argmax(dim=1)
+        before_B = (first_B - self.shift).clamp(min=0)
         kept_B = memory["kept_B"]
         if self.layout.name != "causal":  # what predicts the first place of the block has to run with it
-            kept_B = torch.minimum(kept_B, first_B - self.shift)
+            kept_B = torch.minimum(kept_B, before_B)
         anew_B = reads_B & self.reuse.stale(memory["cached_B"], memory["active_B"], memory["block_step_B"])
         if self.layout.name == "full":
             end_B = active_BL.shape[1] - active_BL.flip(1).int().argmax(dim=1)
-            return Extent(kept_B, first_B - self.shift, end_B, memory["length_B"], anew_B)
+            written_B = ~canvas.open_BL.gather(1, first_B[:, None])[:, 0]  # then it need not be predicted
+            begin_B = torch.where(written_B, first_B, before_B)
+            return Extent(kept_B, begin_B, end_B, memory["length_B"], anew_B)
         if self.layout.name == "causal":  # what comes after the place that predicts the next token is seen by nobody
             last_B = (canvas.open_BL & active_BL).int().argmax(dim=1) + 1 - self.shift
             return Extent(kept_B, last_B, last_B, last_B, anew_B)

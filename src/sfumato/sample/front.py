@@ -4,6 +4,7 @@ It is cheap to load, so that a server can prepare requests in one process and de
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from sfumato.sample.sampler import Sampler
 from sfumato.sample.settings import Settings
 from sfumato.text.chat import ChatTemplate, Message
 from sfumato.text.prompt import Row, canvas_row
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.tokenizer import read_tokenizer
 
 _VERSION_BYTES = 1 << 26  # of each weight file that its version depends on, beside its size
 
@@ -35,7 +36,12 @@ class Plan:
 
     def steps(self, room: int) -> int:
         """Forward passes at most for so many tokens to write."""
-        return self.settings.steps or (room if self.settings.block == 1 else self.sampler.default_steps(room))
+        settings = self.settings
+        if settings.steps:
+            return settings.steps
+        if settings.tokens_per_step:
+            return max(1, math.ceil(room / settings.tokens_per_step))
+        return room if settings.block == 1 else self.sampler.default_steps(room)
 
     def request(
         self, tokens: Sequence[int], editable: Sequence[bool], *, steps: int, seed: int, **others: Any
@@ -67,7 +73,9 @@ class Front:
             BundleError: they do not fit together.
         """
         self.config, self.path, where = config, path, path or "bundle"
-        self.tokenizer = Tokenizer.from_json(tokenizer_json)
+        self.tokenizer = read_tokenizer(
+            tokenizer_json, config.tokens, vocab_size=config.model.vocab_size, where=f"{where}: tokenizer.json"
+        )
         self.process = build_process(
             config.process,
             vocab_size=config.model.vocab_size,
@@ -79,7 +87,9 @@ class Front:
         self.layout = layout_named(config.layout, config.sampler.get("block") or config.model.block)
         self.grows = isinstance(self.process, Growing)
         where_chat = f"{where}: config.json: chat"
-        self.chat_template = None if config.chat is None else ChatTemplate.from_dict(config.chat, where_chat)
+        self.chat_template = (
+            None if config.chat is None else ChatTemplate.from_dict(config.chat, where_chat, self.tokenizer)
+        )
         if config.shift not in (0, 1) or config.shift != self.process.shift:
             expected = "0 or 1" if self.process.name == "masked" else self.process.shift
             raise BundleError(
@@ -91,8 +101,10 @@ class Front:
                 f"{where}: config.json says gap_head {config.model.gap_head}, but {self.process.name} needs "
                 f"{self.grows}; restore the original file"
             )
-        special = (self.tokenizer.mask_id, self.tokenizer.end_id, self.tokenizer.pad_id, self.tokenizer.start_id)
-        if (config.tokens.mask, config.tokens.end, config.tokens.pad, config.tokens.start) != special:
+        special, begin = (config.tokens.mask, config.tokens.end, config.tokens.pad), config.tokens.start
+        if special != (self.tokenizer.mask_id, self.tokenizer.end_id, self.tokenizer.pad_id) or (
+            (() if begin is None else (begin,)) != tuple(self.tokenizer.begin)
+        ):
             raise BundleError(
                 f"{where}: config.json and tokenizer.json disagree on the ids of mask, end, pad and start; "
                 "restore the original files"
@@ -222,10 +234,11 @@ class Front:
         if self.chat_template is None:
             name = self.path.name if self.path else "this model"
             raise ValueError(f"{name} has no chat template: it knows no conversations; use one that was tuned on some")
-        if not isinstance(max_tokens, int) or not 1 <= max_tokens < self.context - 1:
-            raise ValueError(f"max_tokens: expected 1 to {self.context - 2}, got {max_tokens!r}")
-        ids, dropped = self.chat_template.fit(messages, self.tokenizer, self.context - 1 - max_tokens)
-        tokens = [self.tokenizer.start_id, *ids]
+        room = self.context - len(self.tokenizer.begin)
+        if not isinstance(max_tokens, int) or not 1 <= max_tokens < room:
+            raise ValueError(f"max_tokens: expected 1 to {room - 1}, got {max_tokens!r}")
+        ids, dropped = self.chat_template.fit(messages, self.tokenizer, room - max_tokens)
+        tokens = [*self.tokenizer.begin, *ids]
         editable = [False] * len(tokens) + [True] * (0 if self.grows else max_tokens)
         row = [*tokens, *[self.tokenizer.mask_id] * (len(editable) - len(tokens))]
         if not self.grows:

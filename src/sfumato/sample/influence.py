@@ -25,7 +25,7 @@ class Influence:
     probability: float
     """Of the token there, given all others."""
     delta: tuple[tuple[int, float], ...]
-    """For each other place but the start token's: by how many nats its token raises the log-probability."""
+    """For each other place but that of a start token: by how many nats its token raises the log-probability."""
 
 
 def influence(model: LanguageModel, tokens: tuple[int, ...], place: int) -> Influence:
@@ -39,7 +39,7 @@ def influence_steps(model: LanguageModel, tokens: tuple[int, ...], place: int) -
 
     Args:
         model: masked or hybrid, with a layout in which all of the text is seen at once.
-        tokens: the row, start token included; masks in it stay masks and influence nothing.
+        tokens: the row, with what opens a text; masks in it stay masks and influence nothing.
         place: a column of it.
 
     Yields:
@@ -54,10 +54,11 @@ def influence_steps(model: LanguageModel, tokens: tuple[int, ...], place: int) -
     seen = config.block if model.layout.name == "block" else config.context
     if not 1 < len(tokens) <= seen:
         raise ValueError(f"influence: expected 2 to {seen} tokens, which the model sees at once, got {len(tokens)}")
-    if not 0 < place < len(tokens):
-        raise ValueError(f"position: expected 1 to {len(tokens) - 1}, a token of the text, got {place}")
+    first = len(model.tokenizer.begin)
+    if not first <= place < len(tokens):
+        raise ValueError(f"position: expected {first} to {len(tokens) - 1}, a token of the text, got {place}")
     mask_id = model.bundle.config.tokens.mask
-    others = [i for i in range(1, len(tokens)) if i != place and tokens[i] != mask_id]
+    others = [i for i in range(first, len(tokens)) if i != place and tokens[i] != mask_id]
     text_L = torch.tensor(tokens)
     rows_BL = text_L.repeat(1 + len(others), 1)
     rows_BL[:, place] = mask_id
@@ -81,6 +82,6 @@ def _log_p(model: LanguageModel, rows_BL: torch.Tensor, place: int, token: int) 
         where=Where(position_BL, None).to(model.device),
         layout=Unmasked(model.layout),
         t_BQ=t_BL.to(model.device),
-        read_N=(torch.arange(count) * length + place).to(model.device),
+        read_N=(torch.arange(count) * length + max(0, place - model.process.shift)).to(model.device),
     )
     return model.denoiser.readout(hidden_BD).double().log_softmax(dim=-1)[:, token].tolist()

@@ -22,8 +22,8 @@ from sfumato.model.transformer import Denoiser
 from sfumato.process import Process
 from sfumato.sample.categorical import categorical
 from sfumato.sample.guidance import Branch
+from sfumato.text.interface import AnyTokenizer
 from sfumato.text.prompt import Row
-from sfumato.text.tokenizer import Tokenizer
 
 _PLACE = 43  # draw purpose
 
@@ -56,7 +56,7 @@ class Placer:
     denoiser: Denoiser
     process: Process
     layout: Layout
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     device: torch.device
 
     def __call__(self, row: Row, words: Sequence[str], seed: int) -> tuple[Row, WholeWords]:
@@ -129,7 +129,8 @@ class Placer:
             layout=self.layout,
             t_BQ=torch.ones(position_1L.shape, device=self.device),
         )
-        logits_LV = self.denoiser.readout(hidden_1LD[0]).cpu()
+        before_L = (position_1L[0] - self.process.shift).clamp(min=0).to(self.device)
+        logits_LV = self.denoiser.readout(hidden_1LD[0, before_L]).cpu()
         return self.process.denoised(logits_LV, position_1L[0], canvas).double().log_softmax(dim=-1).clamp(min=-1e6)
 
 
@@ -138,7 +139,7 @@ class _Space:
     """A row, and where words fit into it."""
 
     row: Row
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
 
     def begins(self, place: int) -> bool:
         """Whether a word stands here without a space before it: at the start of the text, and behind given space."""

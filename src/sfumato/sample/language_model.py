@@ -234,7 +234,8 @@ class LanguageModel:
         if constraint is not None and keywords:
             raise ValueError("keywords: cannot stand in a text with a constraint; name them in the constraint")
         plan = self.front.plan(options, in_sight=in_sight or bool(keywords))
-        settings, chosen = plan.settings, as_guidance(guidance)
+        # Where texts begin with nothing, there is no token that a hidden prompt could keep.
+        settings, chosen = plan.settings, as_guidance(guidance, whole=self.bundle.config.tokens.start is None)
         writing = _Writing(self, plan, on_event, drafts, constraint)
         if isinstance(keywords, str):
             raise ValueError(f"keywords: expected a list of words, got the text {keywords!r}")
@@ -253,7 +254,7 @@ class LanguageModel:
                 several, passes = (*chosen, whole), len(whole.behind)
             if on_start:
                 on_start(Start(i, tuple(row.tokens), tuple(row.editable)))
-            sliding = Sliding.over(row, context, plan.block or 1)
+            sliding = Sliding.over(row, context, plan.block or 1, len(self.tokenizer.begin))
             texts.append(_Text(i, row, sliding, prompt, several, nfe=passes))
         return writing, texts
 

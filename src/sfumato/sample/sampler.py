@@ -99,16 +99,17 @@ class Sampler(Protocol):
         ...
 
 
-def quota(canvas: Canvas, window: Window, process: Process) -> Tensor:
+def quota(canvas: Canvas, window: Window, process: Process, *, least: int = 1) -> Tensor:
     """int64_B, how many open positions of the active block are due by the level s: at least 1, all when s = 0.
 
     The share (alpha_s - alpha_t) / (1 - alpha_t) of what is open, rounded up, so that a remainder goes to the earliest
     steps (as in LLaDA's `generate`). Where noise shows words nothing is closed before the end: the share is alpha_s.
+    With `least` 0 it is rounded down, so that a remainder goes to the last step (as in Dream's `diffusion_generate`).
     """
     open_B = (canvas.open_BL & window.active_BL).sum(dim=1)
     share_B = process.alpha(window.s_B) if process.revises else unmasked_share(canvas, window, process)
-    due_B = torch.ceil(share_B * open_B - 1e-9).long().clamp(min=1)
-    return torch.where(window.s_B <= 0, open_B, torch.minimum(due_B, open_B))
+    due_B = torch.ceil(share_B * open_B - 1e-9) if least else torch.floor(share_B * open_B + 1e-9)
+    return torch.where(window.s_B <= 0, open_B, torch.minimum(due_B.long().clamp(min=least), open_B))
 
 
 def unmasked_share(canvas: Canvas, window: Window, process: Process) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 from sfumato.config import ConfigError, closest, from_mapping, option
 from sfumato.process import Process
+from sfumato.sample.acceptance import JUDGED
 from sfumato.sample.ancestral import Ancestral
 from sfumato.sample.custom import load_sampler, names_file
 from sfumato.sample.ddim import Ddim
@@ -15,9 +16,11 @@ from sfumato.sample.euler import Euler
 from sfumato.sample.factor import Factor
 from sfumato.sample.first_hitting import FirstHitting
 from sfumato.sample.gibbs import CHOICES, Gibbs
+from sfumato.sample.leading import Leading
 from sfumato.sample.left_to_right import LeftToRight
 from sfumato.sample.ode import Ode
 from sfumato.sample.order import Order
+from sfumato.sample.pace import PACES
 from sfumato.sample.path_planning import PathPlanning
 from sfumato.sample.patience import Patient
 from sfumato.sample.predictor_corrector import PredictorCorrector
@@ -56,6 +59,7 @@ class Settings:
 
     sampler: str = option("margin", "which positions to write first", SAMPLERS)
     steps: int | None = option(None, "steps in all; None = what suits the sampler, half the tokens or all", at_least=1)
+    tokens_per_step: float = option(0.0, "sets the steps where they are not given; 0 = what suits", at_least=0)
     temperature: float = option(1.0, "0 = always the most probable token", at_least=0)
     top_k: int = option(0, "draw from the k most probable tokens; 0 = all", at_least=0)
     top_p: float = option(1.0, "draw from the smallest set of this probability", at_least=0.000001, at_most=1)
@@ -64,6 +68,15 @@ class Settings:
     )
     factor: float = option(1.0, "factor: n tokens at once where (n + 1) (1 - probability) stays below", at_least=0)
     entropy_bound: float = option(0.1, "entropy_bounded: nats that may be lost in a step", at_least=0)
+    judged: str = option(
+        "best",
+        "orders, threshold, factor: probability of the network's best token, of the drawn one, or of that after "
+        "temperature and filters",
+        JUDGED,
+    )
+    pace: str = option("even", "orders, ancestral: tokens a step, evenly or as Dream does it", PACES)
+    order_temperature: float = option(0.0, "orders: draw the positions too, by their scores; 0 = the best", at_least=0)
+    lead: bool = option(False, "the first step of a block writes its first token alone")
     remask: str = option("cap", "remdm: how often words become masks again", STRATEGIES)
     eta: float | None = option(
         None, "remdm: its strength (None = 0.05); p2: weight of written tokens (None = 1)", at_least=0
@@ -130,13 +143,16 @@ class Settings:
         kappa, eta = self.kappa, self.eta
         masked = process.name == "masked"
         return {
-            "ancestral": Ancestral(),
+            "ancestral": Ancestral(self.pace),
             "first_hitting": FirstHitting(),
             "euler": Euler(),
-            **{name: Order(name) for name in ("confidence", "margin", "entropy")},
-            "threshold": Threshold(self.threshold),
-            "factor": Factor(self.factor),
-            "entropy_bounded": EntropyBounded(self.entropy_bound),
+            **{
+                name: Order(name, self.pace, self.order_temperature, judged=self.judged)
+                for name in ("confidence", "margin", "entropy")
+            },
+            "threshold": Threshold(self.threshold, judged=self.judged),
+            "factor": Factor(self.factor, judged=self.judged),
+            "entropy_bounded": EntropyBounded(self.entropy_bound, judged=self.judged),
             "remdm": Remask(self.remask, 0.05 if eta is None else min(eta, 1.0)),
             "p2": PathPlanning(1.0 if eta is None else eta),
             "predictor_corrector": Remask("renoise", 1 - kappa, "predictor_corrector")
@@ -150,7 +166,11 @@ class Settings:
         }
 
     def _patient(self, sampler: Sampler, process: Process) -> Sampler:
-        """The sampler, with adaptive stopping if that is asked for."""
+        """The sampler, with a leading token and adaptive stopping if these are asked for."""
+        if self.lead:
+            if process.name != "masked" or sampler.revises:
+                raise ConfigError("lead: is for masked noise and samplers that never revise; leave it out")
+            sampler = Leading(sampler)
         if not self.patience:
             return sampler
         if process.name == "autoregressive":

@@ -1,6 +1,6 @@
 """Texts longer than the context: one window after another, each beginning with the end of the one before.
 
-A window holds the start token, up to half a context of the text so far, and as much new text as there is room for.
+A window holds what opens a text, up to half a context of the text so far, and as much new text as there is room for.
 """
 
 from dataclasses import dataclass, replace
@@ -20,22 +20,25 @@ class Sliding:
     context: int
     unit: int
     """Places a block; windows overlap by whole blocks."""
-    begin: int = 1
-    """The place of the row that stands behind the window's start token."""
-    filled: int = 1
+    opening: int
+    """Leading places that every window repeats: the start token, if there is one."""
+    begin: int
+    """The place of the row that stands behind the window's opening."""
+    filled: int
     """Leading places of the row that are written or given."""
     number: int = 0
 
     @classmethod
-    def over(cls, row: Row, context: int, unit: int) -> "Sliding":
+    def over(cls, row: Row, context: int, unit: int, opening: int) -> "Sliding":
         """A row of which nothing is written."""
-        return cls(list(row.tokens), list(row.editable), context, unit)
+        return cls(list(row.tokens), list(row.editable), context, unit, opening, opening, opening)
 
     def window(self) -> tuple[list[int], list[bool]]:
         """Tokens of the window, and which of them are to be written."""
-        part = slice(self.begin, self.begin + self.context - 1)
+        part, opening = slice(self.begin, self.begin + self.context - self.opening), slice(self.opening)
         open_places = [e and self.begin + i >= self.filled for i, e in enumerate(self.editable[part])]
-        return [self.tokens[0], *self.tokens[part]], [self.editable[0] and not self.number, *open_places]
+        opened = [e and not self.number for e in self.editable[opening]]
+        return [*self.tokens[opening], *self.tokens[part]], [*opened, *open_places]
 
     def share(self, steps: int) -> int:
         """Of so many steps for the row, those of this window: in proportion to what it writes."""
@@ -49,7 +52,7 @@ class Sliding:
 
     def placed(self, event: Event) -> Event:
         """An event of the window, in places of the row."""
-        by = self.begin - 1
+        by = self.begin - self.opening
 
         def moved(commits: tuple[Commit, ...]) -> tuple[Commit, ...]:
             return tuple(replace(commit, position=commit.position + by) for commit in commits)
@@ -65,13 +68,14 @@ class Sliding:
 
     def take(self, tokens: tuple[int, ...], end_id: int) -> bool:
         """Note the finished window and move on; True when nothing is left to write."""
-        self.tokens[0] = tokens[0]
-        self.tokens[self.begin : self.begin + len(tokens) - 1] = tokens[1:]
-        self.filled = self.begin + len(tokens) - 1
+        n = self.opening
+        self.tokens[:n] = tokens[:n]
+        self.tokens[self.begin : self.begin + len(tokens) - n] = tokens[n:]
+        self.filled = self.begin + len(tokens) - n
         left = len(self.tokens) - self.filled
         if left and tokens[-1] == end_id:
             self.tokens[self.filled :] = [end_id] * left
             return True
-        self.begin = self.filled - (max(self.unit, self.context // 2 // self.unit * self.unit) - 1)
+        self.begin = self.filled - (max(self.unit, self.context // 2 // self.unit * self.unit) - n)
         self.number += 1
         return not left

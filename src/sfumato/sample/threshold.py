@@ -4,7 +4,7 @@ Easy stretches are written many tokens at a time; the number of steps becomes an
 
 Source: Wu et al. 2025 (Fast-dLLM, 2505.22618, algorithm 1).
 
-Shape letters: B rows, L canvas length, N positions read, V vocabulary.
+Shape letters: B rows, L canvas length, N positions read.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sfumato.canvas import Canvas, Window
 from sfumato.process import Process
-from sfumato.sample.acceptance import Acceptance
+from sfumato.sample.acceptance import Acceptance, Judged
 from sfumato.sample.order import certainty
 from sfumato.sample.sampler import quota, rank
 
@@ -34,9 +34,9 @@ class Threshold(Acceptance):
         """One a token; it takes fewer."""
         return tokens
 
-    def chosen(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas, window: Window, process: Process) -> Tensor:
+    def chosen(self, judged: Judged, canvas: Canvas, window: Window, process: Process) -> Tensor:
         """The sure ones and the best of each row."""
-        row_N = index_N // canvas.tokens_BL.shape[1]
-        score_N = certainty(logits_NV, "confidence")
-        due_N = rank(score_N, index_N, canvas) < quota(canvas, window, process)[row_N]
+        row_N = judged.index_N // canvas.tokens_BL.shape[1]
+        score_N = certainty(judged.logits_NV, "confidence", judged.tokens_N)
+        due_N = rank(score_N, judged.index_N, canvas) < quota(canvas, window, process)[row_N]
         return due_N | (score_N >= self.threshold)

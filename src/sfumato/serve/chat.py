@@ -78,7 +78,7 @@ def _row(front: Front, messages: list[dict[str, str]], body: ChatRequest) -> tup
     assert front.chat_template is not None
     param = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     room = body.max_completion_tokens or body.max_tokens
-    given = len(front.chat_template.prompt(messages, front.tokenizer)) + 1
+    given = len(front.chat_template.prompt(messages, front.tokenizer)) + len(front.tokenizer.begin)
     if room is None:
         room = min(TOKENS, max(front.context // 4, front.context - given))
     try:

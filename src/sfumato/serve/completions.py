@@ -89,10 +89,10 @@ def _task(
 
 def _row(front: Front, body: Generation, prompt: str, suffix: str | None) -> tuple[Row, int]:
     """The row, and how many given tokens stand at its end."""
-    before = [front.tokenizer.start_id, *front.tokenizer.encode(prompt)]
+    before = [*front.tokenizer.begin, *front.tokenizer.encode(prompt)]
     if not suffix:
         return row_around(front, before, body.max_tokens or max(1, min(TOKENS, front.context - len(before)))), 0
-    behind = [*front.tokenizer.encode(suffix), front.tokenizer.end_id]
+    behind = [*front.tokenizer.encode(suffix, continued=True), front.tokenizer.end_id]
     return row_around(front, before, body.max_tokens or HOLE_TOKENS, behind), len(behind)
 
 

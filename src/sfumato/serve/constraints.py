@@ -8,7 +8,7 @@ from typing import Any
 from sfumato.sample.constraint import Constraint, choice, grammar, json_object, json_schema, regex
 from sfumato.serve.errors import BadRequest
 from sfumato.serve.schemas import ChatRequest, Function, NamedTool, SchemaFormat, Settings
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Wanted:
             raise BadRequest(f"{names}: a text can satisfy one of them; leave the others out", found[1].param)
         return found[0] if found else None
 
-    def build(self, tokenizer: Tokenizer) -> Constraint:
+    def build(self, tokenizer: AnyTokenizer) -> Constraint:
         """The constraint. May take long: run it beside the event loop.
 
         Raises:
@@ -50,7 +50,7 @@ class Wanted:
             raise BadRequest(" ".join(str(error).split()), self.param) from None
 
 
-_BUILDERS: dict[str, Callable[[Any, Tokenizer], Constraint]] = {
+_BUILDERS: dict[str, Callable[[Any, AnyTokenizer], Constraint]] = {
     "regex": regex,
     "choice": choice,
     "grammar": grammar,

@@ -162,6 +162,8 @@ def _row(front: Front, body: DenoiseRequest, seed: int) -> Row:
     Raises:
         ValueError: in none or in several, or one that makes no sense.
     """
+    begin = front.tokenizer.begin
+    first = len(begin)
     given = [name for name in ("template", "tokens", "warm_start") if getattr(body, name) is not None]
     if len(given) != 1:
         raise BadRequest("give one of template, tokens and warm_start", given[1] if given else "template")
@@ -171,35 +173,35 @@ def _row(front: Front, body: DenoiseRequest, seed: int) -> Row:
         return front.row(body.template, body.max_tokens or TOKENS, template=True, windows=False)
     if body.warm_start is not None:
         tokens = body.warm_start.tokens
-        anew = _share(len(tokens), seed, body.warm_start.strength)
+        anew = _share(first, len(tokens), seed, body.warm_start.strength)
     else:
         tokens, anew = body.tokens or [], set(body.noise or ())
-        if outside := [place for place in anew if not 0 < place < len(tokens)]:
-            raise BadRequest(f"noise: expected places from 1 to {len(tokens) - 1}, got {outside[0]}", "noise")
+        if outside := [place for place in anew if not first <= place < len(tokens)]:
+            raise BadRequest(f"noise: expected places from {first} to {len(tokens) - 1}, got {outside[0]}", "noise")
     _check_tokens(front, tokens, given[0])
-    if tokens[0] != front.tokenizer.start_id:
-        raise BadRequest(f"{given[0]}: must begin with the start token {front.tokenizer.start_id}", given[0])
+    if begin and tokens[0] != begin[0]:
+        raise BadRequest(f"{given[0]}: must begin with the start token {begin[0]}", given[0])
     mask = front.tokenizer.mask_id
     open_ = [place in anew or token == mask for place, token in enumerate(tokens)]
     return Row([mask if o else token for token, o in zip(tokens, open_, strict=True)], open_)
 
 
-def _share(length: int, seed: int, strength: float) -> set[int]:
-    """Places that a warm start writes anew: each with the same chance, by the seed; one at least."""
-    if length < 2:
+def _share(first: int, length: int, seed: int, strength: float) -> set[int]:
+    """Places from `first` on that a warm start writes anew: each with the same chance, by the seed; one at least."""
+    if length <= first:
         return set()
     chance = rng.uniform(seed, torch.arange(length)).tolist()
-    places = range(1, length)
+    places = range(first, length)
     return {place for place in places if chance[place] < strength} or {min(places, key=chance.__getitem__)}
 
 
 def _pinned(front: Front, row: Row, pinned: dict[str, int]) -> Row:
     """The row with tokens fixed at some places."""
     _check_tokens(front, [*pinned.values()], "pinned")
-    tokens, editable = list(row.tokens), list(row.editable)
+    tokens, editable, first = list(row.tokens), list(row.editable), len(front.tokenizer.begin)
     for place, token in pinned.items():
-        if not 0 < int(place) < len(tokens):
-            raise BadRequest(f"pinned: expected places from 1 to {len(tokens) - 1}, got {place}", "pinned")
+        if not first <= int(place) < len(tokens):
+            raise BadRequest(f"pinned: expected places from {first} to {len(tokens) - 1}, got {place}", "pinned")
         tokens[int(place)], editable[int(place)] = token, False
     return Row(tokens, editable, row.gaps, row.limit)
 

@@ -21,7 +21,7 @@ def edited_row(front: Front, text: str, edits: Sequence[Edit], context: int) -> 
         BadRequest: a span that is not in the text or overlaps another, or a text that is too long.
     """
     tokenizer = front.tokenizer
-    tokens, editable, at, after_new = [tokenizer.start_id], [False], 0, False
+    tokens, editable, at, after_new = [*tokenizer.begin], [False] * len(tokenizer.begin), 0, False
     for edit in [*sorted(edits, key=lambda edit: (edit.start, edit.end)), None]:
         new = edit is not None and edit.text is not None
         if edit is not None:
@@ -29,13 +29,13 @@ def edited_row(front: Front, text: str, edits: Sequence[Edit], context: int) -> 
         start = edit.start if edit else len(text)
         if edit and not new and at < start and text[start - 1] == " ":
             start -= 1  # a word's token begins with the space before it
-        kept = tokenizer.encode(text[at:start])
+        kept = tokenizer.encode(text[at:start], continued=at > 0)
         tokens += kept
         editable += _ends(len(kept), context * after_new, context * new)
         if edit is None:
             break
-        length = 0 if new else edit.length or len(tokenizer.encode(text[start : edit.end]))
-        given = tokenizer.encode(edit.text or "")
+        length = 0 if new else edit.length or len(tokenizer.encode(text[start : edit.end], continued=start > 0))
+        given = tokenizer.encode(edit.text or "", continued=start > 0)
         if not new and not length:
             raise BadRequest("edits: an empty span needs a length or a text", f"edits[{edits.index(edit)}].length")
         tokens += given + [tokenizer.mask_id] * length

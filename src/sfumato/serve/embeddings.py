@@ -13,7 +13,8 @@ from sfumato.serve.replies import EmbeddingList, answers
 from sfumato.serve.running import answer_of
 from sfumato.serve.schemas import EmbeddingRequest
 from sfumato.serve.service import new_id, service
-from sfumato.text.tokenizer import Tokenizer, check_text
+from sfumato.text.interface import AnyTokenizer
+from sfumato.text.tokenizer import check_text
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -38,7 +39,7 @@ async def embeddings(body: EmbeddingRequest, http: Request) -> Response:
     return Response(f'{{"object": "list", "data": [{data}], {rest[1:]}', media_type="application/json")
 
 
-def _tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+def _tokens(tokenizer: AnyTokenizer, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     for i, text in enumerate(texts):
         check_text(text, f"input[{i}]")
     return tuple(map(tuple, tokenizer.encode_batch(texts)))

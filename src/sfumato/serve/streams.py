@@ -9,8 +9,8 @@ from typing import Any
 
 from sfumato.sample.constraint import Constraint
 from sfumato.sample.trace import Commit, Event
-from sfumato.text.prompt import Row
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
+from sfumato.text.prompt import Row, goes_on
 
 MASKED = "░"
 _SENTENCE = re.compile(r"[.!?…][\"'”’»)\]]*\s|[。！？।]|\n")
@@ -45,7 +45,7 @@ class RowView:
     def __init__(
         self,
         row: Row,
-        tokenizer: Tokenizer,
+        tokenizer: AnyTokenizer,
         *,
         blocks: Sequence[int] = (),
         tail: int = 0,
@@ -73,7 +73,7 @@ class RowView:
         self.finish: str | None = None
         self.step = self.nfe = self.positions = 0
         self._given = row.editable.count(False)
-        self._decoder = getincrementaldecoder("utf-8")("replace")
+        self._pieces = _Pieces(tokenizer, begins=not goes_on(tokenizer, row.tokens, self.first))
         self._upto = self.first  # places that are in the text
         self._ended = False
         self._sent = 0  # characters that were sent
@@ -148,9 +148,9 @@ class RowView:
                 self._ended = True
                 break
             self._tokens.append((place, len(self.text)))
-            self.text += self._decoder.decode(self.tokenizer.token_bytes(place.token))
+            self.text += self._pieces.of(place.token)
         if done:
-            self.text += self._decoder.decode(b"", final=True)
+            self.text += self._pieces.rest()
             self.finish = "stop" if self._complete() else "length"
         self._cut()
 
@@ -184,15 +184,16 @@ class RowView:
         Args:
             whole: of all places, also those that were given and those behind the end of the text.
         """
-        decoder, text, masked, tokens, chances = getincrementaldecoder("utf-8")("replace"), "", [], [], []
+        before = [place.token for place in self.places[: 0 if whole else self.first]]
+        pieces = _Pieces(self.tokenizer, begins=not goes_on(self.tokenizer, before, len(before)))
+        text, masked, tokens, chances = "", [], [], []
         ended, last = False, len(self.places) - (0 if whole else self.tail)
         for position in range(0 if whole else self.first, last):
             place, piece = self.places[position], ""
             if ended:
                 pass
             elif place.state in ("masked", "draft"):
-                text += decoder.decode(b"", final=True)
-                decoder.reset()
+                text += pieces.rest()
                 if masked and masked[-1][1] == len(text):
                     masked[-1][1] += 1
                 else:
@@ -202,7 +203,7 @@ class RowView:
             elif place.token == self.tokenizer.end_id:
                 ended = True
             else:
-                piece = decoder.decode(self.tokenizer.token_bytes(place.token))
+                piece = pieces.of(place.token)
                 text += piece
                 chances += [place.thought.probability] if place.thought else []
             if ended and not whole:
@@ -213,7 +214,7 @@ class RowView:
             "step": self.step,
             "nfe": self.nfe,
             "prompt_length": self.first,
-            "text": text + decoder.decode(b"", final=True),
+            "text": text + pieces.rest(),
             "masked": masked,
             "confidence": round(sum(chances) / len(chances), 4) if chances else None,
             "tokens": tokens,
@@ -235,6 +236,28 @@ class RowView:
             told |= {"probability": round(thought.probability, 4), "entropy": round(thought.entropy, 4)}
             told |= {"step": place.step, "runners_up": others}
         return told
+
+
+class _Pieces:
+    """The text that tokens add one after the other: whole characters only."""
+
+    def __init__(self, tokenizer: AnyTokenizer, *, begins: bool):
+        """Whether the first of them `begins` a text."""
+        self._tokenizer, self._begins = tokenizer, begins
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+
+    def of(self, token: int) -> str:
+        """What the next token adds."""
+        raw = self._tokenizer.token_bytes(token)
+        if self._begins and raw:
+            raw, self._begins = self._tokenizer.first_bytes(token), False
+        return self._decoder.decode(raw)
+
+    def rest(self) -> str:
+        """What is left of a character that is not whole; what comes next goes on with a text."""
+        text, self._begins = self._decoder.decode(b"", final=True), False
+        self._decoder.reset()
+        return text
 
 
 def logprob(probability: float) -> float:

@@ -5,10 +5,10 @@ leaves the end open, `{{` and `}}` are braces.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 ANY_LENGTH = 0
@@ -88,7 +88,7 @@ def _hole(brace: re.Match[str], last: bool) -> int | None:
 
 
 def canvas_row(
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     text: str,
     *,
     context: int,
@@ -96,7 +96,7 @@ def canvas_row(
     template: bool = False,
     grows: bool = False,
 ) -> Row:
-    """Lay a prompt or template out as a row that begins with the start token.
+    """Lay a prompt or template out as a row that begins as texts do.
 
     Each literal piece is encoded alone. A template without an open end is a closed text: the end token follows it.
 
@@ -120,8 +120,9 @@ def canvas_row(
     if ANY_LENGTH in pieces and not grows:
         raise ValueError("template: {?}, a hole of any length, needs an insertion model; use {n} for n tokens")
     closed = pieces[-1] is not None
-    encoded = [tokenizer.encode(piece) if isinstance(piece, str) else piece for piece in pieces]
-    fixed = 1 + closed + sum(len(piece) for piece in encoded if isinstance(piece, list))
+    # What stands behind a hole goes on with a text.
+    encoded = [tokenizer.encode(p, continued=i > 0) if isinstance(p, str) else p for i, p in enumerate(pieces)]
+    fixed = len(tokenizer.begin) + closed + sum(len(piece) for piece in encoded if isinstance(piece, list))
     holes = sum(piece for piece in encoded if isinstance(piece, int))
     fits = closed and ANY_LENGTH not in pieces
     open_end = 0 if fits else max(1, context - fixed - holes) if max_tokens is None else max_tokens
@@ -130,7 +131,7 @@ def canvas_row(
             f"{'template' if template else 'prompt'} too long: {needed} tokens "
             f"({fixed} given, {holes + open_end} to write), but the context holds {context}; shorten one or the other"
         )
-    tokens, editable, gaps = [tokenizer.start_id], [False], set()
+    tokens, editable, gaps = [*tokenizer.begin], [False] * len(tokenizer.begin), set()
     for piece in encoded:
         if isinstance(piece, list):
             tokens += piece
@@ -149,7 +150,7 @@ def canvas_row(
     return Row(tokens, editable, [i in gaps for i in range(len(tokens))], len(tokens) + open_end)
 
 
-def text_of(tokenizer: Tokenizer, tokens: Iterable[int], prompt_length: int = 0) -> str:
+def text_of(tokenizer: AnyTokenizer, tokens: Iterable[int], prompt_length: int = 0) -> str:
     """Text of a finished row, up to the first end token.
 
     Args:
@@ -157,5 +158,12 @@ def text_of(tokenizer: Tokenizer, tokens: Iterable[int], prompt_length: int = 0)
         tokens: the row.
         prompt_length: tokens to leave out at its beginning.
     """
-    ids = list(tokens)[prompt_length:]
-    return tokenizer.decode(ids[: ids.index(tokenizer.end_id)] if tokenizer.end_id in ids else ids)
+    row = list(tokens)
+    ids = row[prompt_length:]
+    written = ids[: ids.index(tokenizer.end_id)] if tokenizer.end_id in ids else ids
+    return tokenizer.decode(written, continued=goes_on(tokenizer, row, prompt_length))
+
+
+def goes_on(tokenizer: AnyTokenizer, tokens: Sequence[int], place: int) -> bool:
+    """Whether text stands right before a place of a row, which the text there continues."""
+    return place > 0 and not tokenizer.is_special(tokens[place - 1])

@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from operator import index
 from pathlib import Path
 from typing import Any, ClassVar
 
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+
+from sfumato.text.interface import AnyTokenizer, SpecialIds
 
 SPECIAL = ("<|mask|>", "<|end|>", "<|pad|>", "<|start|>", "<|system|>", "<|user|>", "<|assistant|>")  # ids 0, 1, ...
 SMALLEST_VOCABULARY = len(SPECIAL) + 256
@@ -56,10 +58,11 @@ class Tokenizer:
         fingerprint: SHA-256 of the JSON, in hex; equal fingerprints mean equal tokenizers.
     """
 
-    mask_id: ClassVar[int] = 0
-    end_id: ClassVar[int] = 1
-    pad_id: ClassVar[int] = 2
-    start_id: ClassVar[int] = 3
+    mask_id: int = 0
+    end_id: int = 1
+    pad_id: int = 2
+    start_id: int = 3
+    begin: tuple[int, ...] = (start_id,)
     roles: ClassVar[dict[str, int]] = {"system": 4, "user": 5, "assistant": 6}
 
     def __init__(self, text: str, where: str = "tokenizer") -> None:
@@ -78,7 +81,7 @@ class Tokenizer:
         self._bytes = [b""] * len(vocabulary)
         for token, token_id in vocabulary.items():
             if token_id >= len(SPECIAL):
-                self._bytes[token_id] = bytes(_BYTE_OF[letter] for letter in token)
+                self._bytes[token_id] = bytes(BYTE_OF[letter] for letter in token)
         self.vocab_size = len(vocabulary)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
@@ -104,7 +107,7 @@ class Tokenizer:
             vocab_size=vocab_size,
             min_frequency=2,
             special_tokens=list(SPECIAL),
-            initial_alphabet=list(_BYTE_OF),
+            initial_alphabet=list(BYTE_OF),
             show_progress=progress,
         )
         backend = _untrained()
@@ -150,8 +153,13 @@ class Tokenizer:
         finally:
             partial.unlink(missing_ok=True)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, never a special one.
+    @property
+    def identity(self) -> str:
+        """Whatever ids and bytes depend on: the fingerprint."""
+        return self.fingerprint
+
+    def encode(self, text: str, *, continued: bool = False) -> list[int]:
+        """Token ids of a text, never a special one; the same whether or not it continues another.
 
         Raises:
             ValueError: the text holds a NUL or a lone surrogate.
@@ -160,7 +168,7 @@ class Tokenizer:
         # The batch call is the one that spends no time on character offsets.
         return self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
-    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+    def encode_batch(self, texts: Iterable[str], *, continued: bool = False) -> list[list[int]]:
         """`encode` for many texts, on all cores.
 
         Raises:
@@ -168,7 +176,19 @@ class Tokenizer:
         """
         return [row.ids for row in self._backend.encode_batch_fast(list(_checked(texts)), add_special_tokens=False)]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def encode_parts(self, rows: Iterable[Sequence[int | str]], *, continued: bool = False) -> list[list[int]]:
+        """Rows made of special tokens (ids) and texts between them; neighbouring texts are one.
+
+        Raises:
+            ValueError: a text holds a NUL or a lone surrogate.
+        """
+        joined = [merged(row) for row in rows]
+        encoded = iter(self.encode_batch(part for row in joined for part in row if isinstance(part, str)))
+        return [
+            [token for part in row for token in ([part] if isinstance(part, int) else next(encoded))] for row in joined
+        ]
+
+    def decode(self, ids: Iterable[int], *, continued: bool = False) -> str:
         """Text of token ids; special tokens vanish and bytes that are not UTF-8 become U+FFFD.
 
         Raises:
@@ -187,6 +207,66 @@ class Tokenizer:
             raise ValueError(f"token id must be from 0 to {self.vocab_size - 1}, got {position}")
         return self._bytes[position]
 
+    def first_bytes(self, token_id: int) -> bytes:
+        """The bytes of a token where a text begins: the same as everywhere."""
+        return self.token_bytes(token_id)
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether it is one of `SPECIAL`."""
+        return token_id < len(SPECIAL)
+
+    def name_of(self, token_id: int) -> str:
+        """The name of one of `SPECIAL`; ValueError for another token."""
+        if not 0 <= token_id < len(SPECIAL):
+            raise ValueError(f"token {token_id} is not among the special tokens, 0 to {len(SPECIAL) - 1}")
+        return SPECIAL[token_id]
+
+    def special_id(self, name: str) -> int | None:
+        """The id of one of `SPECIAL`; None for another name."""
+        return SPECIAL.index(name) if name in SPECIAL else None
+
+
+def read_tokenizer(text: str, tokens: SpecialIds, *, vocab_size: int = 0, where: str = "tokenizer") -> AnyTokenizer:
+    """The tokenizer of a model, ours or another.
+
+    Args:
+        text: content of its `tokenizer.json`.
+        tokens: what its special ids mean.
+        vocab_size: of the network, where that is more than the tokenizer's; the ids between stand for nothing.
+        where: names it in errors.
+
+    Raises:
+        TokenizerError: it cannot be used.
+    """
+    from sfumato.text.foreign import ForeignTokenizer
+
+    ours = (Tokenizer.mask_id, Tokenizer.end_id, Tokenizer.pad_id, Tokenizer.start_id)
+    if (tokens.mask, tokens.end, tokens.pad, tokens.start) == ours or _is_ours(text):
+        return Tokenizer(text, where)
+    return ForeignTokenizer(text, tokens, vocab_size=vocab_size, where=where)
+
+
+def merged(parts: Sequence[int | str]) -> list[int | str]:
+    """The parts with neighbouring texts joined."""
+    found: list[int | str] = []
+    for part in parts:
+        if isinstance(part, str) and found and isinstance(found[-1], str):
+            found[-1] += part
+        else:
+            found.append(part)
+    return found
+
+
+def _is_ours(text: str) -> bool:
+    """Whether a tokenizer's special tokens are those of `SPECIAL`, in the first ids."""
+    if SPECIAL[0] not in text:  # other tokenizers are large
+        return False
+    try:
+        vocabulary = json.loads(text)["model"]["vocab"]
+        return all(vocabulary.get(name) == token_id for token_id, name in enumerate(SPECIAL))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+
 
 def _byte_of() -> dict[str, int]:
     """The byte behind each letter of the byte-level alphabet: printable Latin-1 is itself, the rest follow from 256."""
@@ -195,7 +275,7 @@ def _byte_of() -> dict[str, int]:
     return {chr(byte): byte for byte in sorted(printable)} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-_BYTE_OF = _byte_of()
+BYTE_OF = _byte_of()
 
 
 def _untrained() -> tokenizers.Tokenizer:
@@ -217,9 +297,9 @@ def _mismatch(backend: tokenizers.Tokenizer, vocabulary: dict[str, int]) -> str:
             return f"expected {token} at id {token_id}, found it at {vocabulary.get(token, 'none')}"
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         return "its ids are not 0, 1, 2, ... without a gap"
-    if not vocabulary.keys() >= _BYTE_OF.keys():
+    if not vocabulary.keys() >= BYTE_OF.keys():
         return "some of the 256 bytes have no token"
-    if strange := set().union(*(vocabulary.keys() - SPECIAL)) - _BYTE_OF.keys():
+    if strange := set().union(*(vocabulary.keys() - SPECIAL)) - BYTE_OF.keys():
         return f"its tokens are not byte-level: {min(strange)!r}"
     found, expected = _parts(backend), _parts(_untrained())
     return next((f"its {part} differs" for part in expected if found.get(part) != expected[part]), "")

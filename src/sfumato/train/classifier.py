@@ -17,7 +17,7 @@ from sfumato.model.bundle import Bundle
 from sfumato.model.classifier import Classifier, ClassifierConfig
 from sfumato.model.transformer import Transformer
 from sfumato.process import Process, build_process
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.tokenizer import read_tokenizer
 
 _ORDER, _LEVEL, _NOISE, _PART = 31, 32, 33, 34  # draw purposes
 _EVERY = 10  # one text of so many is held out
@@ -120,11 +120,11 @@ def accuracy(classifier: Classifier, process: Process, rows: Sequence[Example], 
 
 def _told(classifier: Classifier, process: Process, texts: Sequence[list[int]], t_B: Tensor, seeds_B: Tensor) -> Tensor:
     """Log p(label | noised text), (B, C). As in decoding, a row is a start token, the text, and ends to fill it."""
-    tokens = classifier.config.tokens
-    length = 1 + max(map(len, texts))
-    clean_BL = torch.tensor([[tokens.start, *text, *[tokens.end] * (length - 1 - len(text))] for text in texts])
-    position_BL = torch.arange(length).expand_as(clean_BL)
-    noised = process.corrupt(clean_BL, t_B[:, None], editable_BL=position_BL > 0, seeds_B=seeds_B)
+    tokens, longest = classifier.config.tokens, max(map(len, texts))
+    begin = [] if tokens.start is None else [tokens.start]
+    clean_BL = torch.tensor([[*begin, *text, *[tokens.end] * (longest - len(text))] for text in texts])
+    position_BL = torch.arange(len(begin) + longest).expand_as(clean_BL)
+    noised = process.corrupt(clean_BL, t_B[:, None], editable_BL=position_BL >= len(begin), seeds_B=seeds_B)
     device = classifier.head.weight.device
     inputs_BL, position_BL = noised.inputs_BL.to(device), position_BL.to(device)
     return classifier(inputs_BL, position_BL, classifier.read(inputs_BL, position_BL), t_B.float().to(device))
@@ -132,7 +132,7 @@ def _told(classifier: Classifier, process: Process, texts: Sequence[list[int]], 
 
 def _rows(bundle: Bundle, examples: Sequence[tuple[str, str]], labels: Sequence[str], lesson: Lesson) -> list[Example]:
     longest = min(lesson.longest, bundle.config.model.context - 1)
-    encoded = Tokenizer.from_json(bundle.tokenizer_json).encode_batch(text for text, _ in examples)
+    encoded = read_tokenizer(bundle.tokenizer_json, bundle.config.tokens).encode_batch(text for text, _ in examples)
     number = {label: i for i, label in enumerate(labels)}
     rows = [(ids[:longest], number[label]) for ids, (_, label) in zip(encoded, examples, strict=True)]
     order = rng.uniform(lesson.seed, torch.arange(len(rows)), _PART).argsort()  # the file may be sorted by label

@@ -24,6 +24,7 @@ from sfumato.model.bundle import (
 from sfumato.model.lora import add_adapters
 from sfumato.process import Growing, build_process
 from sfumato.text.chat import ChatTemplate
+from sfumato.text.interface import AnyTokenizer
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.optimiser import build_optimisers
 from sfumato.train.run import device_of
@@ -40,7 +41,7 @@ class Prepared:
 
     config: BundleConfig
     """What the bundle will say about the model."""
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     corpora: list[Corpus]
     """What it learns from, for held-out evaluation and the model card; may be empty."""
     state: State
@@ -48,13 +49,13 @@ class Prepared:
     """Makes one optimiser step and gives its record for metrics.jsonl."""
 
 
-Prepare = Callable[[Recipe, Tokenizer, int, Progress | None], Prepared]
+Prepare = Callable[[Recipe, AnyTokenizer, int, Progress | None], Prepared]
 """From a resolved recipe, its tokenizer, the number of steps, and who is told how much of the data has been read."""
 
 
 def denoising(
     recipe: Recipe,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     steps: int,
     reading: Progress | None,
     *,
@@ -78,7 +79,7 @@ def denoising(
 
 
 def described(
-    recipe: Recipe, tokenizer: Tokenizer, chat: ChatTemplate | None, shift: int | None = None
+    recipe: Recipe, tokenizer: AnyTokenizer, chat: ChatTemplate | None, shift: int | None = None
 ) -> BundleConfig:
     """What the bundle will say about the model; see `denoising`."""
     start = read_description(find_bundle(recipe.init))[0] if recipe.init else None
@@ -88,7 +89,7 @@ def described(
         raise ValueError(
             f"model.vocab_size: got {recipe.model.vocab_size}, the tokenizer has {vocab_size}; leave it at 0"
         )
-    tokens = SpecialTokens(tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.start_id)
+    tokens = _special(recipe, tokenizer)
     process = build_process(
         recipe.process,
         vocab_size=vocab_size,
@@ -97,6 +98,8 @@ def described(
         shift=_shift_of(recipe) if shift is None else shift,
     )
     grows = isinstance(process, Growing)
+    if grows and tokens.start is None:
+        raise ValueError(f"init {recipe.init}: {process.name} needs a token that texts begin with, and it has none")
     if grows and recipe.model.block:
         raise ValueError(
             f"model.block: got {recipe.model.block}, but {process.name} has no blocks: its rows grow everywhere; "
@@ -126,6 +129,15 @@ def described(
         chat=chat.to_dict() if chat else start.chat if start else None,
         foreign=foreign,
     )
+
+
+def _special(recipe: Recipe, tokenizer: AnyTokenizer) -> SpecialTokens:
+    """What the tokenizer's special ids mean; of another model's tokenizer that model says so."""
+    if isinstance(tokenizer, Tokenizer):
+        return SpecialTokens(tokenizer.mask_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.start_id)
+    start = read_description(find_bundle(recipe.init))[0]
+    # What becomes a diffusion model here never writes its mask, whatever it was before.
+    return dataclasses.replace(start.tokens, written=start.tokens.written and start.process.kind == recipe.process.kind)
 
 
 def _shift_of(recipe: Recipe) -> int:

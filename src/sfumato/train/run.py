@@ -16,9 +16,10 @@ import torch
 
 from sfumato.config import Recipe, load_recipe, to_toml
 from sfumato.data.sources import DataError, texts
-from sfumato.model.bundle import find_bundle
+from sfumato.model.bundle import find_bundle, read_description
 from sfumato.model.device import resolve_device, resolve_dtype
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
+from sfumato.text.tokenizer import Tokenizer, read_tokenizer
 
 # Settings that change nothing about the result, so a continued run may change them.
 FREE = frozenset(
@@ -88,14 +89,19 @@ def _differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]
     return found
 
 
-def open_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
+def open_tokenizer(recipe: Recipe, out: Path) -> AnyTokenizer:
     """The run's tokenizer: kept in the folder, else that of `init` or `tokenizer.path`, else trained on the data."""
     kept = out / "tokenizer.json"
+    if recipe.init:
+        config, text = read_description(find_bundle(recipe.init))
+        if kept.exists():
+            text = kept.read_text(encoding="utf-8")
+        tokenizer = read_tokenizer(text, config.tokens, vocab_size=config.model.vocab_size, where=str(kept))
+        write_text(kept, text)
+        return tokenizer
     if kept.exists():
         return Tokenizer.load(kept)
-    if recipe.init:
-        tokenizer = Tokenizer.load(find_bundle(recipe.init))
-    elif recipe.tokenizer.path:
+    if recipe.tokenizer.path:
         tokenizer = Tokenizer.load(recipe.tokenizer.path)
     else:
         found = texts(recipe.data)

@@ -96,11 +96,11 @@ def averaged_network(state: State) -> Network:
     """A copy of the network with the averaged weights, adapters merged into them, in evaluation mode."""
     copy = state.denoiser.blank().to(state.denoiser.forbidden_V.device)
     weights = dict(state.denoiser.named_parameters()) | state.average
-    copy.load_state_dict(merged(weights, scale_of(state.denoiser)))
+    copy.load_state_dict(merged(state.denoiser, weights))
     return copy.eval().requires_grad_(False)
 
 
 def kept_adapter(recipe: Recipe, state: State) -> Adapter:
     """The averaged adapters, and whose they are."""
     config = AdapterConfig(base_name(find_bundle(recipe.init)), state.base, recipe.lora.rank, scale_of(state.denoiser))
-    return Adapter(config, adapter_of(state.learned | state.average))
+    return Adapter(config, adapter_of(state.denoiser, state.learned | state.average))

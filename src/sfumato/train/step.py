@@ -20,7 +20,7 @@ from sfumato.data.batches import Batch, Stream
 from sfumato.model.bundle import BundleConfig
 from sfumato.model.device import bookkeeping_device
 from sfumato.model.layout import Block, Layout, layout_named, numbered, two_streams
-from sfumato.process import Gaussian, Growing, Noised, Process, build_process
+from sfumato.process import Gaussian, Growing, Noised, Process, build_process, scorable
 from sfumato.train.run import device_of
 from sfumato.train.state import State
 from sfumato.train.update import Update
@@ -70,7 +70,7 @@ class Step:
     def _loss(self, batch: Batch, rows_B: Tensor) -> Tensor:
         """Summed loss of one micro-batch: these rows of the global batch."""
         noised, where = self._noised(batch, rows_B, self._times(rows_B))
-        read_N = (noised.index_N.clamp(min=0) - self.process.shift).clamp(min=0)
+        read_N = noised.read_N(where, self.process.shift)
         self._seed_dropout(rows_B)
         noised = self._conditioned(noised, where, read_N)
         logits_NV, log_rate_BL = self._predicted(noised, where, read_N)
@@ -88,11 +88,12 @@ class Step:
         """These rows at these levels, and who their places are, on the network's device."""
         noise_device = bookkeeping_device(self.device)
         position_BL, document_BL = batch.position_BL[rows_B], batch.document_BL[rows_B]
+        editable_BL = scorable(self.process, batch.editable_BL[rows_B], position_BL)
         block_BL, group_BL = self._blocks(position_BL, rows_B)
         noised = self.process.corrupt(
             batch.tokens_BL[rows_B].to(noise_device, non_blocking=True),
             (t_BG if group_BL is None else t_BG.gather(1, group_BL % self.groups)).to(noise_device),
-            editable_BL=self._unprompted(batch.editable_BL[rows_B], rows_B).to(noise_device, non_blocking=True),
+            editable_BL=self._unprompted(editable_BL, rows_B).to(noise_device, non_blocking=True),
             seeds_B=rng.mix(rows_B, self.recipe.seed, self.state.step, _CORRUPT).to(noise_device),
             block_BL=None if group_BL is None else group_BL.to(noise_device),
             capacity=self.capacity,
@@ -143,10 +144,10 @@ class Step:
     def _predicted(self, noised: Noised, where: Where, read_N: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the network says, in the precision of training; see `_forward`."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.forward(noised.inputs_BL, noised.clean_inputs_BL, where, noised.t_BL, read_N)
+            return self.forward(noised.inputs_BL, noised.clean_inputs_BL, where, noised.t_BL, read_N, noised.index_N)
 
     def _forward(
-        self, inputs_BL: Tensor, clean_BL: Tensor, where: Where, t_BL: Tensor, read_N: Tensor
+        self, inputs_BL: Tensor, clean_BL: Tensor, where: Where, t_BL: Tensor, read_N: Tensor, index_N: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """logits_NV at the positions to read, where alone they are made; and log_rate_BL where rows grow."""
         denoiser = self.state.denoiser
@@ -157,6 +158,6 @@ class Step:
         if self.layout.two_streams:
             if inputs_BL.ndim == 3:  # clean text has no previous prediction
                 clean_BL = pad(clean_BL, (0, inputs_BL.shape[-1] - clean_BL.shape[-1]))
-            inputs_BL, where, t_BL, read_N = two_streams(inputs_BL, clean_BL, where, t_BL, read_N, self.process.shift)
+            inputs_BL, where, t_BL, read_N = two_streams(inputs_BL, clean_BL, where, t_BL, read_N, index_N)
         hidden_ND = denoiser.encode(inputs_BL, where=where, layout=self.seen, t_BQ=t_BL, read_N=read_N)
         return denoiser.readout(hidden_ND), None

@@ -16,7 +16,7 @@ from sfumato.data.cache import Progress
 from sfumato.model.annealed import Annealed
 from sfumato.model.bundle import BundleConfig, find_bundle, read_description
 from sfumato.text.chat import ChatTemplate
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 from sfumato.train.denoising import Prepared, denoising
 from sfumato.train.state import State
 from sfumato.train.step import Step
@@ -24,7 +24,7 @@ from sfumato.train.step import Step
 _SEEN = 12  # draw purpose
 
 
-def prepare(recipe: Recipe, tokenizer: Tokenizer, steps: int, reading: Progress | None) -> Prepared:
+def prepare(recipe: Recipe, tokenizer: AnyTokenizer, steps: int, reading: Progress | None) -> Prepared:
     """`process` and `model.block` say what the model becomes; a model that knows conversations learns from such.
 
     Raises:

@@ -23,7 +23,7 @@ from sfumato.data.cache import Progress
 from sfumato.model.bundle import BundleConfig, Network, find_bundle, read_description
 from sfumato.process import Noised
 from sfumato.text.chat import ChatTemplate
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 from sfumato.train.denoising import Prepared, denoising, network
 from sfumato.train.state import State
 from sfumato.train.step import Step
@@ -33,7 +33,7 @@ from sfumato.tune.targets import decoded, divergence, foreseen, said
 _WAY = 13  # draw purpose
 
 
-def prepare(recipe: Recipe, tokenizer: Tokenizer, steps: int, reading: Progress | None) -> Prepared:
+def prepare(recipe: Recipe, tokenizer: AnyTokenizer, steps: int, reading: Progress | None) -> Prepared:
     """`init` is the first teacher, and the student begins as its copy; one that knows conversations learns from such.
 
     Raises:

@@ -50,10 +50,10 @@ class View:
             noised: on `device`, without padding among its scored positions.
             where: who the places of one copy of the text are, on `device`.
         """
-        inputs_CL, t_CL, read_N = noised.inputs_BL, noised.t_BL, noised.index_N - self.process.shift
+        inputs_CL, t_CL, read_N = noised.inputs_BL, noised.t_BL, noised.read_N(where, self.process.shift)
         if self.layout.two_streams:
             inputs_CL, where, t_CL, read_N = two_streams(
-                inputs_CL, noised.clean_inputs_BL, where, t_CL, read_N, self.process.shift
+                inputs_CL, noised.clean_inputs_BL, where, t_CL, read_N, noised.index_N
             )
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype == torch.bfloat16):
             hidden_ND = denoiser.encode(inputs_CL, where=where, layout=self.layout, t_BQ=t_CL, read_N=read_N)

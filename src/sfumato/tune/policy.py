@@ -9,7 +9,7 @@ from sfumato.data.cache import Encoded
 from sfumato.model.bundle import BundleConfig, Network, find_bundle, read_description
 from sfumato.model.layout import layout_named
 from sfumato.process import build_process
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 from sfumato.train.denoising import network
 from sfumato.train.run import device_of
 from sfumato.tune.estimates import View
@@ -21,7 +21,7 @@ class Policy:
 
     config: BundleConfig
     """That of `init`: tuning by preferences or rewards changes nothing but weights."""
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     view: View
     """In the blocks that the model writes in."""
     denoiser: Network
@@ -34,7 +34,7 @@ class Policy:
         return separate_rows(examples, self.tokenizer, self.config.model.context, whole=whole)
 
 
-def policy_of(recipe: Recipe, tokenizer: Tokenizer) -> Policy:
+def policy_of(recipe: Recipe, tokenizer: AnyTokenizer) -> Policy:
     """The model that the recipe names as `init`, twice. Sizes and noise are its own, the recipe need not repeat them.
 
     Raises:

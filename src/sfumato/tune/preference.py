@@ -26,7 +26,7 @@ from sfumato.data.cache import Encoded, Plain, Progress, digest
 from sfumato.data.preferences import Preference, preferences
 from sfumato.data.sources import DataError, Pair, Report
 from sfumato.model.bundle import Network
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 from sfumato.train.denoising import Prepared, new_state, turns
 from sfumato.train.state import State, averaged_network
 from sfumato.train.update import Update
@@ -46,7 +46,7 @@ class Example(NamedTuple):
     weight: float
 
 
-def prepare(recipe: Recipe, tokenizer: Tokenizer, steps: int, reading: Progress | None) -> Prepared:
+def prepare(recipe: Recipe, tokenizer: AnyTokenizer, steps: int, reading: Progress | None) -> Prepared:
     """`data.sources` hold preferences; see `sfumato.data.preferences`. A step takes `train.batch` pairs at a time.
 
     Raises:
@@ -100,7 +100,7 @@ def _encoded(prompt: Any, answer: str, policy: Policy) -> Encoded:
     if not isinstance(prompt, str):
         raise DataError("the model knows no conversations; give prompts, or tune a model on conversations first")
     (found,) = Plain()([Pair(prompt, answer)], policy.tokenizer)
-    room = policy.config.model.context - 1
+    room = policy.config.model.context - len(policy.tokenizer.begin)
     response = found.tokens[found.prompt :][:room]
     kept = min(found.prompt, room - len(response))  # the end of a prompt that is too long
     return found._replace(tokens=[*found.tokens[found.prompt - kept : found.prompt], *response], prompt=kept)

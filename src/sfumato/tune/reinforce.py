@@ -25,7 +25,7 @@ from sfumato.data.cache import Progress
 from sfumato.evaluate.tasks.named import task_of
 from sfumato.model.bundle import Network
 from sfumato.sample.front import Front, Plan
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 from sfumato.train.denoising import Prepared, new_state
 from sfumato.train.state import State, averaged_network
 from sfumato.train.update import Update
@@ -38,7 +38,7 @@ from sfumato.tune.token_scores import Masks, masks, token_log_probs
 _WRITE, _MASK = 56, 57  # draw purposes
 
 
-def prepare(recipe: Recipe, tokenizer: Tokenizer, steps: int, reading: Progress | None) -> Prepared:
+def prepare(recipe: Recipe, tokenizer: AnyTokenizer, steps: int, reading: Progress | None) -> Prepared:
     """Problems come from `reinforce.task`, or prompts from `data.sources`.
 
     A step takes `train.batch * train.accumulate` answers, `reinforce.group` to a prompt; `train.batch` of them at a

@@ -15,8 +15,8 @@ from sfumato.model.layout import Block, Layout, numbered
 from sfumato.model.transformer import Denoiser
 from sfumato.sample.decoder import Decoder
 from sfumato.sample.front import Front, Plan
+from sfumato.text.interface import AnyTokenizer
 from sfumato.text.prompt import Row, text_of
-from sfumato.text.tokenizer import Tokenizer
 
 _TOGETHER = 256  # rows decoded at once
 
@@ -71,7 +71,7 @@ def written(
     return [found[i] for i in range(len(rows))]
 
 
-def answers_of(rows: Sequence[Row], tokens: Sequence[Sequence[int]], tokenizer: Tokenizer) -> Answers:
+def answers_of(rows: Sequence[Row], tokens: Sequence[Sequence[int]], tokenizer: AnyTokenizer) -> Answers:
     """The finished rows as tensors."""
     length = max(map(len, tokens))
 
@@ -91,6 +91,6 @@ def answers_of(rows: Sequence[Row], tokens: Sequence[Sequence[int]], tokenizer: 
     )
 
 
-def answer_text(tokenizer: Tokenizer, row: Row, tokens: Sequence[int], *, whole: bool) -> str:
+def answer_text(tokenizer: AnyTokenizer, row: Row, tokens: Sequence[int], *, whole: bool) -> str:
     """What a reward reads: the answer, or all of the text where it was filled in."""
     return text_of(tokenizer, tokens, 0 if whole else row.first_written)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sfumato.canvas import Where
+from sfumato.cli import main
 from sfumato.model.bundle import Bundle
 from sfumato.model.foreign import Foreign
 from sfumato.model.layout import layout_named
@@ -52,6 +53,23 @@ def test_a_bundle_of_it_is_saved_and_loaded_bit_for_bit(kind: str, tmp_path: Pat
     assert again.config == bundle.config and again.tokenizer_json == bundle.tokenizer_json
     for name, weight in bundle.denoiser.state_dict().items():
         assert torch.equal(weight, again.denoiser.state_dict()[name])
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_a_bundle_of_it_goes_back_to_the_librarys_layout(kind: str, tmp_path: Path):
+    """The class of the library loads it, and for us it is the same bundle."""
+    Bundle.load(save_tiny(tmp_path / "public", kind)).save(tmp_path / "ours")
+    assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "back")]) == 0
+    bundle, again = Bundle.load(tmp_path / "ours"), Bundle.load(tmp_path / "back")
+    assert again.config == bundle.config
+    family = getattr(transformers, bundle.config.made["family"])
+    own, info = family.from_pretrained(tmp_path / "back", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    tokens_BL = torch.arange(5, 5 + PLACES.shape[1])[None]
+    written = [i for i in range(bundle.config.model.vocab_size) if i not in bundle.config.tokens.never_written]
+    wanted_BLV = own(input_ids=tokens_BL).logits[..., written]
+    torch.testing.assert_close(told(again, tokens_BL)[..., written], wanted_BLV, rtol=0, atol=1e-3)
+    assert main(["info", str(tmp_path / "back")]) == 0
 
 
 def test_what_opens_and_ends_a_text(tmp_path: Path):

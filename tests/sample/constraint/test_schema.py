@@ -11,7 +11,7 @@ import torch
 
 from sfumato import rng
 from sfumato.sample.constraint import choice, json_object, json_schema, regex
-from sfumato.sample.constraint.grammar import Grammar
+from sfumato.sample.constraint.context_free import Grammar
 from sfumato.sample.constraint.joint import OPEN, Stretch
 from sfumato.sample.constraint.regular import Regular
 from sfumato.text.tokenizer import Tokenizer

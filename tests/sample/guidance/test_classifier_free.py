@@ -13,7 +13,7 @@ from sfumato.model.layout import Block, Causal, Full
 from sfumato.process import Masked
 from sfumato.sample.ancestral import Ancestral
 from sfumato.sample.decoder import Decoder, Request
-from sfumato.sample.guidance import ClassifierFree
+from sfumato.sample.guidance import ClassifierFree, as_guidance
 from sfumato.sample.left_to_right import LeftToRight
 from sfumato.sample.order import Order
 from sfumato.sample.reuse import Reuse
@@ -208,6 +208,14 @@ def test_guidance_moves_the_text_towards_the_prompt():
         token = finish(small_decoder(), [replace(row, guidance=(ClassifierFree(scale),))])[0][-1]
         ratio.append(float(c_V[token] - u_V[token]))
     assert ratio == sorted(ratio)
+
+
+def test_the_whole_prompt_can_be_hidden():
+    tokens, editable = [SOS, 5, END, 6, 0, 0], [False] * 4 + [True] * 2
+    for whole, hidden in ((False, [False, True, False, True]), (True, [True] * 4)):
+        (branch,) = ClassifierFree(1.0, whole=whole).branches(tokens, editable, END)
+        assert branch.hidden == [*hidden, False, False]
+    assert as_guidance(0.5, whole=True) == (ClassifierFree(0.5, whole=True),)
 
 
 @pytest.mark.parametrize(

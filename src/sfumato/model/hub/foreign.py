@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sfumato.config import ConfigError, ModelConfig, ProcessConfig
 from sfumato.model.bundle import BundleConfig
 from sfumato.model.foreign import FAMILIES, MASKED, Foreign, layer_kinds
+from sfumato.model.hub.mask import grown, smaller
+from sfumato.model.hub.shards import Stored, stored_tensors
 from sfumato.model.hub.shards import read as read_shards
-from sfumato.model.hub.shards import stored_tensors
 from sfumato.model.hub.vocabulary import Vocabulary, read_vocabulary, special_tokens
 from sfumato.model.weights import BundleError
 
@@ -55,8 +55,7 @@ def describe(folder: Path, content: Mapping[str, Any]) -> tuple[BundleConfig, st
     masked = kind in MASKED
     if masked and vocabulary.id_of("mask_token") is None:
         raise BundleError(f"{folder}: a masked model, but its tokenizer_config.json names no mask_token; restore it")
-    # A causal model whose tokens are all taken gets one more, to be the mask.
-    tokens = special_tokens(vocabulary, dict(content), None, model.vocab_size + (not masked))
+    tokens = special_tokens(vocabulary, dict(content), None, model.vocab_size)
     if tokens.mask == model.vocab_size:
         model = dataclasses.replace(model, vocab_size=tokens.mask + 1)
         foreign["vocab_size"] = model.vocab_size
@@ -126,14 +125,31 @@ def read_state(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
     Raises:
         BundleError: a missing, unexpected or damaged tensor, or one of another shape or kind.
     """
+    stored, names = check_tensors(folder, config)
+    read = read_shards({name: part for name, part in stored.items() if name in names})
+    return {ours: _whole(read[name], config) for name, ours in names.items()}
+
+
+def _whole(tensor: Tensor, config: BundleConfig) -> Tensor:
+    """A tensor, with the mask's row where it is a table of the tokens that lacks it."""
+    rows, mask = config.model.vocab_size, config.tokens.mask
+    return grown(tensor, rows) if mask == rows - 1 == len(tensor) else tensor
+
+
+def check_tensors(folder: Path, config: BundleConfig) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The tensors of a folder, held against its config.json by name and shape, and our names of those we need.
+
+    Raises:
+        BundleError: the first that is missing, unexpected, or of another shape; only headers are read.
+    """
     assert config.foreign is not None
-    network = Foreign(config.foreign)
-    expected, stored = network.state_dict(), stored_tensors(folder)
-    names = _translated(stored, network)
+    network, stored = Foreign(config.foreign), stored_tensors(folder)
+    expected, names = network.state_dict(), _translated(stored, network)
     for name, part in stored.items():
-        if (ours := names[name]) is None:
-            raise BundleError(f"{part.file}: unexpected tensor {name!r}; config.json describes another network")
-        if ours and part.shape not in (shape := tuple(expected[ours].shape), (shape[0] - 1, *shape[1:])):
+        if name not in names:
+            if not _OTHER.search(name) and network.canonical(name) not in expected:
+                raise BundleError(f"{part.file}: unexpected tensor {name!r}; config.json describes another network")
+        elif part.shape not in (shape := tuple(expected[names[name]].shape), smaller(shape, config)):
             raise BundleError(
                 f"{part.file}: tensor {name!r} has shape {list(part.shape)}, config.json asks for {list(shape)}"
             )
@@ -142,30 +158,19 @@ def read_state(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
             f"{folder}: tensor {missing[0]!r} is missing from the weights; a shard may be missing, or the model has no "
             f"head that makes logits: expected those of {FAMILIES[config.foreign['model_type']]}"
         )
-    read = read_shards({name: part for name, part in stored.items() if names[name]})
-    return {ours: _grown(tensor, expected[ours]) for name, tensor in read.items() if (ours := names[name])}
+    return stored, names
 
 
-def _grown(tensor: Tensor, like: Tensor) -> Tensor:
-    """A table of the tokens with one more row, of the mask, where the network has one: the mean of the others."""
-    if tensor.shape == like.shape:
-        return tensor
-    return torch.cat((tensor, tensor.mean(dim=0, keepdim=True)))
-
-
-def _translated(names: Iterable[str], network: Foreign) -> dict[str, str | None]:
-    """Of each tensor in a folder its name in our network; "" where it is not needed, None where it is unknown."""
-    ours = network.state_dict().keys()
-    found: dict[str, str | None] = {}
+def _translated(names: Iterable[str], network: Foreign) -> dict[str, str]:
+    """Of the tensors in a folder that our network needs, once each, its names there."""
+    left = dict.fromkeys(network.state_dict())
+    found = {}
     for name in names:
         new = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
-        spellings = (new, f"{network.trunk_name}.{new}")  # the oldest folders hold the trunk alone
-        known = next((network.canonical(one) for one in spellings if network.canonical(one) in ours), None)
-        found[name] = known if known is not None else "" if _OTHER.search(name) else None
-    # A tied matrix may be stored under each of its names.
-    seen: set[str] = set()
-    for name, new in found.items():
-        if new and new in seen:
-            found[name] = ""
-        seen.add(new or "")
+        # The oldest folders hold the trunk alone; a tied matrix may be there under each of its names.
+        for spelling in (network.canonical(new), network.canonical(f"{network.trunk_name}.{new}")):
+            if spelling in left:
+                del left[spelling]
+                found[name] = spelling
+                break
     return found

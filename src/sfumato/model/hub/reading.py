@@ -16,6 +16,7 @@ from sfumato.model.hub.family import Family
 from sfumato.model.hub.files import read_json
 from sfumato.model.hub.llada import LLADA
 from sfumato.model.hub.llama import LLAMA
+from sfumato.model.hub.mask import TABLES, grown, smaller
 from sfumato.model.hub.qwen2 import QWEN2
 from sfumato.model.hub.qwen3 import QWEN3
 from sfumato.model.hub.sdar import SDAR
@@ -38,6 +39,11 @@ def family_of(folder: Path) -> tuple[Family, dict[str, Any]]:
     for family in FAMILIES:
         if kind in family.model_types:
             return family, content
+    if kind == "diffusion_gemma":
+        raise BundleError(
+            f"{folder / 'config.json'}: a diffusion_gemma model has a loop of its own: load it with "
+            "sfumato.sample.diffusion_gemma.DiffusionGemma.load"
+        )
     raise BundleError(
         f"{folder / 'config.json'}: unknown model_type {kind!r}; known are "
         f"{', '.join([*(name for family in FAMILIES for name in family.model_types), *sorted(foreign.FAMILIES)])}"
@@ -62,7 +68,8 @@ def describe(folder: Path) -> tuple[BundleConfig, str]:
     vocabulary = read_vocabulary(folder, byte_level=family.byte_level)
     tokens = special_tokens(vocabulary, content, description.mask, description.model.vocab_size)
     config = BundleConfig(
-        model=description.model,
+        # A mask that is one token more than there are has no weights in the folder: `grown`.
+        model=replace(description.model, vocab_size=max(description.model.vocab_size, tokens.mask + 1)),
         process=description.process,
         layout=description.layout,
         shift=description.shift,
@@ -109,7 +116,9 @@ def read_state(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
         raise BundleError(f"{folder}: config.json ties {head!r} to {table!r}, but their weights differ")
     with torch.device("meta"):
         ours = {called(name): name for name in build_network(config).state_dict()}
-    return {ours[name]: tensor for name, tensor in state.items() if name in ours}
+    rows = config.model.vocab_size
+    tables = {called(name) for name in TABLES}
+    return {ours[n]: grown(tensor, rows) if n in tables else tensor for n, tensor in state.items() if n in ours}
 
 
 def names(folder: Path) -> Callable[[str], str]:
@@ -125,13 +134,15 @@ def check_tensors(folder: Path, config: BundleConfig) -> dict[str, Stored]:
     Raises:
         BundleError: the first that is missing, unexpected, or of another shape.
     """
+    if config.foreign is not None:
+        return foreign.check_tensors(folder, config)[0]
     called, stored = names(folder), stored_tensors(folder)
     with torch.device("meta"):
         shapes = {called(name): tuple(t.shape) for name, t in build_network(config).state_dict().items()}
     for name, shape in shapes.items():
         if name not in stored:
             raise BundleError(f"{folder}: tensor {name!r} is missing from the weights{_whose(called, stored)}")
-        if stored[name].shape != shape:
+        if stored[name].shape not in (shape, smaller(shape, config)):
             raise BundleError(
                 f"{stored[name].file}: tensor {name!r} has shape {list(stored[name].shape)}, config.json asks for "
                 f"{list(shape)}"

@@ -129,10 +129,12 @@ def special_tokens(vocabulary: Vocabulary, config: dict[str, Any], mask: int | N
     pad = _first(config.get("pad_token_id"), vocabulary.id_of("pad_token"), end)
     start = _start(vocabulary, config)
     mask = _first(mask, vocabulary.id_of("mask_token"))
+    if mask is not None and not 0 <= mask < rows:
+        raise BundleError(f"{vocabulary.where}: the id of mask is {mask}, the network embeds {rows} tokens")
     if mask is None:
         mask = _spare(vocabulary, rows, {end, pad, start})
     tokens = SpecialTokens(mask, end, pad, start, written=True)
-    for name, token in (("mask", mask), ("end", end), ("pad", pad), ("start", start)):
+    for name, token in (("end", end), ("pad", pad), ("start", start)):
         if token is not None and not 0 <= token < rows:
             raise BundleError(f"{vocabulary.where}: the id of {name} is {token}, the network embeds {rows} tokens")
     return tokens
@@ -166,7 +168,7 @@ def _start(vocabulary: Vocabulary, config: dict[str, Any]) -> int | None:
 
 
 def _spare(vocabulary: Vocabulary, rows: int, taken: set[int | None]) -> int:
-    """An id that can become the mask of a model that has none: one that no text has."""
+    """An id that can become the mask of a model that has none: one that no text has, else one more than there are."""
     used = set(vocabulary.backend.get_vocab().values())
     free = next((token for token in range(rows) if token not in used), None)
     if free is not None:
@@ -175,8 +177,4 @@ def _spare(vocabulary: Vocabulary, rows: int, taken: set[int | None]) -> int:
     special = [token for token in sorted(added) if token not in taken]
     named = [token for token in special if any(word in added[token].lower() for word in _SPARE)]
     unknown = [token for token in [vocabulary.id_of("unk_token")] if token is not None and token not in taken]
-    if found := [*named, *unknown, *special[::-1]]:
-        return found[0]
-    raise BundleError(
-        f"{vocabulary.where}: no id is left to be the mask; add a token to the vocabulary and a row to the embedding"
-    )
+    return next(iter([*named, *unknown, *special[::-1], rows]))

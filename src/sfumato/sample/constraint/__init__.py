@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sfumato.sample.constraint.bytewise import TooLarge
-from sfumato.sample.constraint.grammar import from_lark, from_schema
+from sfumato.sample.constraint.context_free import from_lark, from_schema
 from sfumato.sample.constraint.language import Language, one_of
 from sfumato.sample.constraint.merge import NotRegular
 from sfumato.sample.constraint.pattern import PatternError, parse
@@ -15,13 +15,13 @@ from sfumato.sample.constraint.schema import Documents, any_object, any_value
 from sfumato.sample.constraint.seam import Constraint
 from sfumato.sample.constraint.validation import checked, taker
 from sfumato.sample.constraint.vocabulary import compiled
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.interface import AnyTokenizer
 
 __all__ = ["Constraint", "choice", "grammar", "json_object", "json_schema", "regex"]
 _DEPTHS = (3, 2, 1)  # how often a reference is followed within itself; less where that takes too much
 
 
-def regex(pattern: str, tokenizer: Tokenizer) -> Constraint:
+def regex(pattern: str, tokenizer: AnyTokenizer) -> Constraint:
     """All of the text matches a regular expression, in the syntax of Python's `re`.
 
     Raises:
@@ -35,7 +35,7 @@ def regex(pattern: str, tokenizer: Tokenizer) -> Constraint:
         raise ValueError(f"regex: {error}") from None
 
 
-def choice(options: Sequence[str], tokenizer: Tokenizer) -> Constraint:
+def choice(options: Sequence[str], tokenizer: AnyTokenizer) -> Constraint:
     """The text is one of several.
 
     Raises:
@@ -48,7 +48,7 @@ def choice(options: Sequence[str], tokenizer: Tokenizer) -> Constraint:
     return _regular(one_of(options), tokenizer, "choice", *options)
 
 
-def json_schema(schema: Mapping[str, Any] | bool | str, tokenizer: Tokenizer) -> Constraint:
+def json_schema(schema: Mapping[str, Any] | bool | str, tokenizer: AnyTokenizer) -> Constraint:
     """The text is a JSON document that a schema takes, without space between its parts.
 
     Most schemas become regular languages: then every text comes to a valid end within its tokens. The others are
@@ -68,7 +68,7 @@ def json_schema(schema: Mapping[str, Any] | bool | str, tokenizer: Tokenizer) ->
         raise ValueError("json_schema: nested too deeply; write it with $ref") from None
 
 
-def _documents(found: Any, tokenizer: Tokenizer) -> Constraint:
+def _documents(found: Any, tokenizer: AnyTokenizer) -> Constraint:
     key, reason = json.dumps(found), "too large"
     for depth in _DEPTHS:
         documents = Documents(found, taker(found), depth=depth)
@@ -91,12 +91,12 @@ def _documents(found: Any, tokenizer: Tokenizer) -> Constraint:
     return from_schema(found, tokenizer, reason)
 
 
-def json_object(tokenizer: Tokenizer) -> Constraint:
+def json_object(tokenizer: AnyTokenizer) -> Constraint:
     """The text is any JSON object, in which lists and objects nest up to three deep, without space."""
     return _regular(any_object(any_value(2)), tokenizer, "json_object")
 
 
-def grammar(lark: str, tokenizer: Tokenizer) -> Constraint:
+def grammar(lark: str, tokenizer: AnyTokenizer) -> Constraint:
     """The text belongs to a context-free grammar in the Lark syntax of llguidance; it is written from left to right.
 
     Raises:
@@ -111,7 +111,7 @@ def _key(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _regular(language: Language, tokenizer: Tokenizer, what: str, *key: str) -> Constraint:
+def _regular(language: Language, tokenizer: AnyTokenizer, what: str, *key: str) -> Constraint:
     try:
         automaton = compiled(language, tokenizer, _key(what, *key))
     except TooLarge as error:

@@ -16,7 +16,7 @@ import numpy as np
 from sfumato.sample.constraint.automaton import Automaton, from_edges
 from sfumato.sample.constraint.bytewise import ByteAutomaton, TooLarge, determinised
 from sfumato.sample.constraint.language import Language
-from sfumato.text.tokenizer import SPECIAL, Tokenizer
+from sfumato.text.interface import AnyTokenizer
 
 MOST_PAIRS = 10_000_000  # of state and token that are tried, about a second
 _LONGEST_FORCED = 256  # bytes that are looked at for their tokenization
@@ -26,7 +26,7 @@ _cache: "OrderedDict[tuple, Any]" = OrderedDict()
 _lock = threading.Lock()
 
 
-def compiled(language: Language, tokenizer: Tokenizer, key: str) -> Automaton | None:
+def compiled(language: Language, tokenizer: AnyTokenizer, key: str) -> Automaton | None:
     """The automaton of a language, or None when it is empty; kept under a key for the next request.
 
     Raises:
@@ -37,10 +37,10 @@ def compiled(language: Language, tokenizer: Tokenizer, key: str) -> Automaton | 
         bytewise = determinised(language)
         return None if bytewise is None else lifted(bytewise, tokenizer)
 
-    return _kept((key, tokenizer.fingerprint), make)
+    return _kept((key, tokenizer.identity), make)
 
 
-def lifted(automaton: ByteAutomaton, tokenizer: Tokenizer) -> Automaton:
+def lifted(automaton: ByteAutomaton, tokenizer: AnyTokenizer) -> Automaton:
     """The automaton over the tokens of a vocabulary.
 
     Raises:
@@ -59,9 +59,9 @@ def lifted(automaton: ByteAutomaton, tokenizer: Tokenizer) -> Automaton:
     )
 
 
-def _token_edges(automaton: ByteAutomaton, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _token_edges(automaton: ByteAutomaton, tokenizer: AnyTokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every token from every state, by walking down the tree of all tokens from all states at once."""
-    begin_K, byte_C, node_C, token_K = _kept(("tree", tokenizer.fingerprint), lambda: _tree(tokenizer))
+    begin_K, byte_C, node_C, token_K = _kept(("tree", tokenizer.identity), lambda: _tree(tokenizer))
     states = len(automaton.accepting_S)
     source_P, node_P, state_P = np.arange(states), np.zeros(states, np.int64), np.arange(states)
     found, tried = [], 0
@@ -81,7 +81,7 @@ def _token_edges(automaton: ByteAutomaton, tokenizer: Tokenizer) -> tuple[np.nda
     return source, token, target
 
 
-def _forced_tokens(automaton: ByteAutomaton, tokenizer: Tokenizer) -> np.ndarray:
+def _forced_tokens(automaton: ByteAutomaton, tokenizer: AnyTokenizer) -> np.ndarray:
     """int64_S, the first token of the text that is forced from here on; -1 where none is."""
     ways_S = (automaton.next_SB >= 0).sum(axis=1)
     forced_S = (ways_S == 1) & ~automaton.accepting_S
@@ -105,10 +105,12 @@ class _Node:
     token: int = -1
 
 
-def _tree(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _tree(tokenizer: AnyTokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All tokens by their bytes: begin_K of a node's children; byte_C and node_C of each child; token_K, -1 = none."""
     nodes = [_Node({})]
-    for token in range(len(SPECIAL), tokenizer.vocab_size):
+    for token in range(tokenizer.vocab_size):
+        if tokenizer.is_special(token):
+            continue
         at = 0
         for byte in tokenizer.token_bytes(token):
             if byte not in nodes[at].children:

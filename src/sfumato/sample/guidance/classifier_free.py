@@ -28,9 +28,11 @@ class ClassifierFree:
 
     scale: float = 1.0
     against: tuple[int, ...] | None = None
-    """Tokens to stand before the first editable place instead of the prompt; None hides the whole prompt: everything
-    given but the row's first token and ends of text."""
+    """Tokens to stand before the first editable place instead of the prompt; None hides the prompt: everything given
+    but the row's first token and ends of text."""
     levels: tuple[float, float] = (0.0, 1.0)
+    whole: bool = False
+    """Hide the row's first token and ends of text, too, as LLaDA does."""
 
     def __post_init__(self) -> None:
         """Refuse what is no scale and no range of levels."""
@@ -44,7 +46,8 @@ class ClassifierFree:
             return []
         if self.against is None:
             hidden = [
-                not e and i > 0 and token != end_id for i, (token, e) in enumerate(zip(tokens, editable, strict=True))
+                not e and (self.whole or (i > 0 and token != end_id))
+                for i, (token, e) in enumerate(zip(tokens, editable, strict=True))
             ]
             return [Branch(tokens, editable, hidden)]
         first = list(editable).index(True)
@@ -53,10 +56,10 @@ class ClassifierFree:
         return [Branch(tokens, editable, [False] * len(tokens))]
 
     def combine(self, logits_GNV: Sequence[Tensor], index_N: Tensor, canvas: Canvas) -> Tensor:
-        """C + scale * (c - u), where both are finite; else c."""
+        """U + (scale + 1) * (c - u), where both are finite; else c."""
         if self.scale == 0:
             return logits_GNV[0]
         wide = torch.promote_types(logits_GNV[0].dtype, torch.float32)
         told_NV, other_NV = (logits_NV.to(wide) for logits_NV in logits_GNV)
-        guided_NV = told_NV + self.scale * (told_NV - other_NV)
+        guided_NV = other_NV + (self.scale + 1) * (told_NV - other_NV)
         return torch.where(told_NV.isfinite() & other_NV.isfinite(), guided_NV, told_NV)

@@ -21,7 +21,7 @@ import torch
 from sfumato.sample.categorical import categorical
 from sfumato.sample.constraint.seam import Choice, Look
 from sfumato.sample.constraint.validation import INSTALL
-from sfumato.text.tokenizer import SPECIAL, Tokenizer
+from sfumato.text.interface import AnyTokenizer
 
 _OPEN = -1
 _CLOSERS = b'"}]):,;0ntf'  # tried first where an end is looked for, in this order
@@ -32,13 +32,13 @@ _TRIES = 8  # other tokens that are tried before the known way is taken
 _MOST_KEPT = 4096
 
 
-def from_lark(lark: str, tokenizer: Tokenizer) -> "Grammar":
+def from_lark(lark: str, tokenizer: AnyTokenizer) -> "Grammar":
     """A grammar in Lark's syntax, as llguidance reads it (ValueError)."""
     matcher = _library().LLMatcher
     return _grammar(matcher.grammar_from_lark(lark), tokenizer, "grammar")
 
 
-def from_schema(schema: Any, tokenizer: Tokenizer, reason: str) -> "Grammar":
+def from_schema(schema: Any, tokenizer: AnyTokenizer, reason: str) -> "Grammar":
     """A JSON schema that is not regular, for this reason (ValueError where llguidance cannot follow it either)."""
     matcher = _library().LLMatcher
     options = {"whitespace_flexible": False}
@@ -49,7 +49,7 @@ def from_schema(schema: Any, tokenizer: Tokenizer, reason: str) -> "Grammar":
     return _grammar(text, tokenizer, "json_schema", f"{reason}, nor by a grammar: ")
 
 
-def _grammar(text: str, tokenizer: Tokenizer, what: str, reason: str = "") -> "Grammar":
+def _grammar(text: str, tokenizer: AnyTokenizer, what: str, reason: str = "") -> "Grammar":
     library = _library()
     vocabulary = _vocabulary(tokenizer)
     wrong, messages = library.LLMatcher.validate_grammar_with_warnings(text, vocabulary)
@@ -60,8 +60,8 @@ def _grammar(text: str, tokenizer: Tokenizer, what: str, reason: str = "") -> "G
     return Grammar(text, matcher, tokenizer)
 
 
-def _rebuilt(text: str, tokenizer_json: str) -> "Grammar":
-    return _grammar(text, Tokenizer.from_json(tokenizer_json), "grammar")
+def _rebuilt(text: str, tokenizer: AnyTokenizer) -> "Grammar":
+    return _grammar(text, tokenizer, "grammar")
 
 
 @dataclass(eq=False)
@@ -72,14 +72,14 @@ class Grammar:
     """As llguidance reads it."""
     begin: Any
     """A matcher before the first token."""
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     sequential = True
     _ways: "OrderedDict[tuple[int, ...], list[int] | None]" = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process: what it is made of."""
-        return _rebuilt, (self.text, self.tokenizer.to_json())
+        return _rebuilt, (self.text, self.tokenizer)
 
     @property
     def shortest(self) -> int:
@@ -140,7 +140,7 @@ class Grammar:
             return np.array([end_id])
         bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
         found = np.nonzero(bits[: self.tokenizer.vocab_size])[0]
-        return found[(found >= len(SPECIAL)) | (found == end_id)]
+        return found[self._writable[found] | (found == end_id)]
 
     def _token(
         self,
@@ -202,11 +202,17 @@ class Grammar:
         return None if matcher.is_error() else way
 
     @cached_property
+    def _writable(self) -> np.ndarray:
+        """bool, the tokens that stand for text."""
+        return np.array([not self.tokenizer.is_special(token) for token in range(self.tokenizer.vocab_size)])
+
+    @cached_property
     def _closers(self) -> np.ndarray:
         """Tokens of one byte, what closes before what opens."""
         single = {self.tokenizer.token_bytes(token): token for token in range(self.tokenizer.vocab_size)}
         others = bytes(byte for byte in range(1, 256) if byte not in _CLOSERS + _OPENERS)
-        return np.array([single[bytes([byte])] for byte in _CLOSERS + others + _OPENERS])
+        wanted = (bytes([byte]) for byte in _CLOSERS + others + _OPENERS)
+        return np.array([single[byte] for byte in wanted if byte in single], np.int64)
 
 
 def _picked(value_C: np.ndarray, uniform: float | None) -> int:
@@ -215,13 +221,13 @@ def _picked(value_C: np.ndarray, uniform: float | None) -> int:
     return int(categorical(torch.from_numpy(value_C)[None], torch.tensor([uniform], dtype=torch.float64)))
 
 
-def _vocabulary(tokenizer: Tokenizer) -> Any:
+def _vocabulary(tokenizer: AnyTokenizer) -> Any:
     """The tokenizer as llguidance wants it."""
     library = _library()
-    if tokenizer.fingerprint not in _vocabularies:
+    if tokenizer.identity not in _vocabularies:
         _vocabularies.clear()
-        _vocabularies[tokenizer.fingerprint] = library.LLTokenizer(library.TokenizerWrapper(_Spelled(tokenizer)))
-    return _vocabularies[tokenizer.fingerprint]
+        _vocabularies[tokenizer.identity] = library.LLTokenizer(library.TokenizerWrapper(_Spelled(tokenizer)))
+    return _vocabularies[tokenizer.identity]
 
 
 _vocabularies: dict[str, Any] = {}
@@ -232,11 +238,14 @@ class _Spelled:
 
     bos_token_id = None
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: AnyTokenizer):
         self.eos_token_id = tokenizer.end_id
-        self.special_token_ids = list(range(len(SPECIAL)))
-        names = [name.encode() for name in SPECIAL]
-        self.tokens = names + [tokenizer.token_bytes(i) for i in range(len(SPECIAL), tokenizer.vocab_size)]
+        special = [tokenizer.is_special(i) for i in range(tokenizer.vocab_size)]
+        self.special_token_ids = [i for i, is_special in enumerate(special) if is_special]
+        self.tokens = [
+            f"<|special {i}|>".encode() if is_special else tokenizer.token_bytes(i)
+            for i, is_special in enumerate(special)
+        ]
         self._tokenizer = tokenizer
 
     def __call__(self, text: bytes | str) -> list[int]:

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from sfumato.sample.constraint import grammar, json_schema
-from sfumato.sample.constraint.grammar import Grammar
+from sfumato.sample.constraint.context_free import Grammar
 from sfumato.sample.language_model import LanguageModel
 from sfumato.text.tokenizer import Tokenizer
 
