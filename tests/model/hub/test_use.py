@@ -13,7 +13,7 @@ from torch import Tensor
 from sfumato.config import LoraConfig
 from sfumato.model.bundle import Bundle, build_network
 from sfumato.model.layout import layout_named
-from sfumato.model.lora import adapter_of, add_adapters, merged, scale_of
+from sfumato.model.lora import adapter_of, add_adapters, merged
 from sfumato.process import build_process
 from sfumato.sample.decoder import Decoder, Request
 from sfumato.sample.order import Order
@@ -136,7 +136,7 @@ def test_it_takes_adapters(folders: dict[str, Path], name: str):
         loss(network, bundle).backward()
         optimiser.step()
     after = loss(network, bundle).item()
-    assert after < before - 0.01 and len(adapter_of(network.state_dict())) == 2 * 2 * 7
+    assert after < before - 0.01 and len(adapter_of(network, network.state_dict())) == 2 * 2 * 7
     again = build_network(bundle.config).double()
-    again.load_state_dict(merged(network.state_dict(), scale_of(network)))
+    again.load_state_dict(merged(network, network.state_dict()))
     assert loss(again, replace(bundle, denoiser=again)).item() == pytest.approx(after, abs=1e-9)
