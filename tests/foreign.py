@@ -28,10 +28,11 @@ _OWN: dict[str, dict[str, Any]] = {  # what a family calls otherwise, or has bes
     "modernbert": {"local_attention": 6, "global_attn_every_n_layers": 3, "cls_token_id": 0, "sep_token_id": 2},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
 }
-_CLASSES = FAMILIES | {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}  # those that our network computes too
 _GROUPED = {
-    "qwen2",
     "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
     "cohere",
     "cohere2",
     "exaone4",
@@ -56,13 +57,13 @@ _GROUPED |= {
     "starcoder2",
     "eurobert",
 }
-_HEADS = {"cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "helium"}
+_HEADS = {"cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "helium", "qwen3"}
 _WINDOWS = {"cohere2", "exaone4", "gemma2", "gemma3_text", "olmo3", "smollm3"}
 
 
 def tiny_config(kind: str, **others: Any) -> dict[str, Any]:
     """config.json of a family, of three layers of width 32, near and far ones where it has such."""
-    config = {"model_type": kind, "architectures": [_CLASSES[kind]], **SIZES, **_OWN.get(kind, {})}
+    config = {"model_type": kind, "architectures": [FAMILIES[kind]], **SIZES, **_OWN.get(kind, {})}
     if kind in _GROUPED:
         config["num_key_value_heads"] = 2
     if kind in _HEADS:

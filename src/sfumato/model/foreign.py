@@ -55,6 +55,8 @@ CAUSAL = {
     "gpt_neox": "GPTNeoXForCausalLM",
     "granite": "GraniteForCausalLM",
     "helium": "HeliumForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
     "nemotron": "NemotronForCausalLM",
     "olmo": "OlmoForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
@@ -62,12 +64,17 @@ CAUSAL = {
     "opt": "OPTForCausalLM",
     "phi": "PhiForCausalLM",
     "phi3": "Phi3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
     "stablelm": "StableLmForCausalLM",
     "starcoder2": "Starcoder2ForCausalLM",
 }
 FAMILIES = MASKED | CAUSAL
-"""By `model_type`, the class of the library that computes it; those whose logits the tests compare."""
+"""By `model_type`, the class of the library that computes it; those whose logits the tests compare.
+
+What our own network computes too (`model.hub.reading`) comes here only where a model of it is not plain.
+"""
 
 _LAYERS = {"full_attention", "sliding_attention"}
 

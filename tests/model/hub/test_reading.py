@@ -6,11 +6,13 @@ from pathlib import Path
 import public
 import pytest
 import torch
+from public_logits import whole
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from sfumato.model.bundle import Bundle, find_bundle
 from sfumato.model.hub.reading import describe, read
+from sfumato.model.layout import layout_named
 from sfumato.model.weights import BundleError
 
 QWEN = {"model_type": "qwen2", **{name: value for name, value in public.DREAM.items() if name != "model_type"}}
@@ -175,6 +177,25 @@ def test_a_tied_head_may_be_stored_if_it_is_the_same(tmp_path: Path):
 def test_a_config_that_is_not_enough(llada: Path, text: str, message: str):
     (llada / "config.json").write_text(text)
     refused(llada, message)
+
+
+def test_a_model_that_is_not_plain_is_computed_by_the_librarys_class(tmp_path: Path):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    scaled = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "original_max_position_embeddings": 8}
+    rope = scaled | {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    sizes = {"vocab_size": 260, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    network = LlamaForCausalLM(LlamaConfig(**sizes, **heads, rope_parameters=rope, eos_token_id=public.END)).eval()
+    network.save_pretrained(tmp_path)
+    public.write_tokenizer(tmp_path)
+    bundle = Bundle.load(tmp_path)
+    assert bundle.config.foreign is not None and bundle.config.made["family"] == "LlamaForCausalLM"
+    tokens_BL = torch.arange(40)[None]
+    with torch.inference_mode():
+        hidden = bundle.denoiser.encode(tokens_BL, where=whole(tokens_BL), layout=layout_named("causal"))
+        found, expected = bundle.denoiser.readout(hidden), network(tokens_BL).logits
+        assert torch.allclose(found[..., :259], expected[..., :259], atol=1e-5)  # 259 is the mask, never written
 
 
 def test_no_tokenizer(llada: Path):

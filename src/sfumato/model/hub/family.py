@@ -22,6 +22,10 @@ _HARMLESS = frozenset(
 )
 
 
+class Unlike(BundleError):
+    """A model of a family that we know, but one that computes what our network does not."""
+
+
 @dataclass(frozen=True)
 class Description:
     """What a config.json says, in our words."""
@@ -81,17 +85,17 @@ class Keys:
         """Hold a key to the values for which our network computes the same; absent is the first.
 
         Raises:
-            BundleError: another value.
+            Unlike: another value.
         """
         if (value := self.get(name, good[0])) not in good:
             expected = " or ".join(repr(one) for one in good)
-            raise BundleError(f"{self.where}: {name} is {value!r}; our network computes {name} = {expected} only")
+            raise Unlike(f"{self.where}: {name} is {value!r}; our network computes {name} = {expected} only")
 
     def finish(self) -> None:
         """Refuse what nobody read and is neither harmless nor off.
 
         Raises:
-            BundleError: the first such key.
+            Unlike: the first such key.
         """
         if self.get("quantization_config"):
             raise BundleError(f"{self.where}: quantised weights are not read; take the model's original ones")
@@ -99,7 +103,7 @@ class Keys:
             off = value is None or value is False or value == [] or value == {}
             if name not in self._read and name not in _HARMLESS and not off:
                 shown = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:60]}..."
-                raise BundleError(
+                raise Unlike(
                     f"{self.where}: unknown key {name} = {shown}; it may change what the network computes: if it "
                     "does not, remove it"
                 )
@@ -135,7 +139,7 @@ class Family:
         """What a config.json says.
 
         Raises:
-            BundleError: a key that is missing, broken, or asks for what our network does not compute.
+            BundleError: a key that is missing or broken; `Unlike` where it asks for what our network does not compute.
         """
         keys = Keys(content, where)
         try:

@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from sfumato.config import ModelConfig, ProcessConfig
-from sfumato.model.hub.family import Description, Family, Keys
-from sfumato.model.weights import BundleError
+from sfumato.model.hub.family import Description, Family, Keys, Unlike
 
 TENSORS: Mapping[str, str] = {
     "embedding": "model.embed_tokens",
@@ -87,7 +86,7 @@ def _context(keys: Keys, windows: bool) -> int:
     kinds = keys.get("layer_types", [])
     used = keys.flag("use_sliding_window", default=windows) or "sliding_attention" in kinds
     if other := set(kinds) - {"full_attention", "sliding_attention"}:
-        raise BundleError(f"{keys.where}: layer_types names {sorted(other)[0]!r}, which our network does not compute")
+        raise Unlike(f"{keys.where}: layer_types names {sorted(other)[0]!r}, which our network does not compute")
     return min(context, keys.integer("sliding_window")) if used and window else context
 
 
@@ -96,21 +95,21 @@ def _rope_theta(keys: Keys) -> float:
     rope = {**keys.get("rope_scaling", {}), **keys.get("rope_parameters", {})}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
-        raise BundleError(
+        raise Unlike(
             f"{keys.where}: rope_scaling of type {kind!r}: our network has plain rotary positions only; "
             "use a model without it"
         )
     for name in ("partial_rotary_factor", "rotary_scaling_factor"):
         keys.only(name, 1.0)
         if rope.get(name, 1.0) != 1.0:
-            raise BundleError(f"{keys.where}: {name} is {rope[name]!r}; our network rotates whole heads only")
+            raise Unlike(f"{keys.where}: {name} is {rope[name]!r}; our network rotates whole heads only")
     return keys.real("rope_theta", rope.get("rope_theta") or 10000.0)
 
 
 def _read(keys: Keys) -> Description:
     bias = keys.flag("attention_bias")
     if keys.flag("mlp_bias") != bias:
-        raise BundleError(f"{keys.where}: attention_bias and mlp_bias differ; our network has both biases or none")
+        raise Unlike(f"{keys.where}: attention_bias and mlp_bias differ; our network has both biases or none")
     keys.only("rope_interleaved", False)
     return replace(AUTOREGRESSIVE, model=read_decoder(keys, windows=True, qkv_bias=bias, bias=bias))
 

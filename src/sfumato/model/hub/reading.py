@@ -12,7 +12,7 @@ from torch import Tensor
 from sfumato.model.bundle import BundleConfig, build_network
 from sfumato.model.hub import foreign, own
 from sfumato.model.hub.dream import DREAM
-from sfumato.model.hub.family import Family
+from sfumato.model.hub.family import Family, Unlike
 from sfumato.model.hub.files import read_json
 from sfumato.model.hub.llada import LLADA
 from sfumato.model.hub.llama import LLAMA
@@ -64,7 +64,12 @@ def describe(folder: Path) -> tuple[BundleConfig, str]:
     if content.get("model_type") in foreign.FAMILIES.keys() - ours:
         return foreign.describe(folder, content)
     family, _ = family_of(folder)
-    description = family.describe(content, str(folder / "config.json"))
+    try:
+        description = family.describe(content, str(folder / "config.json"))
+    except Unlike:
+        if content["model_type"] not in foreign.FAMILIES:
+            raise
+        return foreign.describe(folder, content)  # the library's class computes what our network does not
     vocabulary = read_vocabulary(folder, byte_level=family.byte_level)
     tokens = special_tokens(vocabulary, content, description.mask, description.model.vocab_size)
     config = BundleConfig(

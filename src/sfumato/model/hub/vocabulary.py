@@ -133,7 +133,7 @@ def special_tokens(vocabulary: Vocabulary, config: dict[str, Any], mask: int | N
         raise BundleError(f"{vocabulary.where}: the id of mask is {mask}, the network embeds {rows} tokens")
     if mask is None:
         mask = _spare(vocabulary, rows, {end, pad, start})
-    tokens = SpecialTokens(mask, end, pad, start, written=True)
+    tokens = SpecialTokens(mask, end, pad, start, written=True)  # the families' own code keeps all logits
     for name, token in (("end", end), ("pad", pad), ("start", start)):
         if token is not None and not 0 <= token < rows:
             raise BundleError(f"{vocabulary.where}: the id of {name} is {token}, the network embeds {rows} tokens")
