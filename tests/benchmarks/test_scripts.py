@@ -290,3 +290,14 @@ def test_adaptation_is_followed_from_the_first_token_on(tmp_path: Path):
     rows = {row["name"]: row for row in json.loads((tmp_path / "adaptation.json").read_text("utf-8"))["rows"]}
     assert len(rows) == 4 and all(row["tokens"] == [64, 128] for row in rows.values())
     assert (tmp_path / "adaptation.svg").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, which tells what memory is whose")
+def test_loading_a_public_model_takes_no_memory_but_its_own(tmp_path: Path):
+    words = "--layers 2 --width 512 --device cpu --dtype float32 --threads 1"
+    found = run("hub_memory.py", words, tmp_path / "found.json", size="")
+    mapped, converted = found["rows"]
+    assert found["file_bytes"] == pytest.approx(2 * mapped["parameters"], rel=0.01)
+    assert mapped["RssAnon"] < found["file_bytes"] / 4 and mapped["RssFile"] > 0.9 * found["file_bytes"]
+    assert converted["RssAnon"] == pytest.approx(2 * found["file_bytes"], rel=0.2)
