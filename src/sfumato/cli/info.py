@@ -105,9 +105,9 @@ def describe(model: "LanguageModel") -> dict[str, Any]:
 
 def _template(chat: dict[str, Any]) -> str:
     """A conversation of one turn of each role, and what the system says if nobody tells it."""
-    turns = (chat[role] for role in ("system", "user", "assistant"))
+    turns = (chat[role] for role in ("system", "user", "assistant") if chat[role])
     shown = "".join(f"{''.join(turn['before'])}...{''.join(turn['after'])}" for turn in turns)
-    return f"{shown}; system: {chat['default_system'] or '-'}"
+    return f"{''.join(chat.get('opening', ()))}{shown}; system: {chat['default_system'] or '-'}".replace("\n", "\\n")
 
 
 def _shown(value: Any) -> str:

@@ -233,7 +233,8 @@ class Front:
         """
         if self.chat_template is None:
             name = self.path.name if self.path else "this model"
-            raise ValueError(f"{name} has no chat template: it knows no conversations; use one that was tuned on some")
+            why = self.config.made.get("no_chat", "it knows no conversations; use one that was tuned on some")
+            raise ValueError(f"{name} has no chat template: {why}")
         room = self.context - len(self.tokenizer.begin)
         if not isinstance(max_tokens, int) or not 1 <= max_tokens < room:
             raise ValueError(f"max_tokens: expected 1 to {room - 1}, got {max_tokens!r}")

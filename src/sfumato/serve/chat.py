@@ -47,7 +47,9 @@ async def chat(body: ChatRequest, http: Request) -> Response:
 
 def _task(model: Model, body: ChatRequest, owner: str, wanted: Wanted | None) -> Task:
     if model.front.chat_template is None:
-        message = f"model: {model.name} was not trained on conversations; use /v1/completions, or a chat model"
+        known = model.front.config.made.get("no_chat")
+        why = f"knows no conversations: {known}" if known else "was not trained on conversations"
+        message = f"model: {model.name} {why}; use /v1/completions, or a chat model"
         raise BadRequest(message, "model", "not_a_chat_model")
     messages = rendered(body)
     model.front.chat_template.check(messages)

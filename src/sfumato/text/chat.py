@@ -170,6 +170,8 @@ class ChatTemplate:
         """Ids of answers, as they stand behind the cue; each ends with the end token."""
         cue, after = _parts(self.cue, tokenizer), _parts(self.assistant.after, tokenizer)
         found = []
+        if tokenizer.end_id not in after and after and isinstance(after[-1], str) and not after[-1].strip():
+            after = after[:-1]  # the space between turns
         for _, ids in encode_rows([[cue, [self._content(text), *after]] for text in texts], tokenizer):
             end = ids.index(tokenizer.end_id) if tokenizer.end_id in ids else len(ids)
             found.append([*ids[:end], tokenizer.end_id])

@@ -84,7 +84,7 @@ class ForeignTokenizer:
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
         self.identity = f"{self.fingerprint} {_meaning(tokens)} {self.begin} {self.vocab_size}"
         self._bytes = self._all_bytes(vocabulary, where)
-        self._spaced = prefixes(self._content) or self._content["model"]["type"] == "WordPiece"
+        self.spaced = prefixes(self._content) or self._content["model"]["type"] == "WordPiece"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process: what it is made of."""
@@ -114,7 +114,7 @@ class ForeignTokenizer:
     def decode(self, ids: Iterable[int], *, continued: bool = False) -> str:
         """Text of token ids; see `AnyTokenizer.decode`."""
         raw = b"".join(map(self.token_bytes, ids))
-        return (raw.removeprefix(b" ") if self._spaced and not continued else raw).decode(errors="replace")
+        return (raw.removeprefix(b" ") if self.spaced and not continued else raw).decode(errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
         """What a token adds to a text; nothing for special tokens and ids that the tokenizer does not have."""
@@ -126,7 +126,7 @@ class ForeignTokenizer:
     def first_bytes(self, token_id: int) -> bytes:
         """What a token adds where a text begins."""
         raw = self.token_bytes(token_id)
-        return raw.removeprefix(b" ") if self._spaced else raw
+        return raw.removeprefix(b" ") if self.spaced else raw
 
     def is_special(self, token_id: int) -> bool:
         """Whether a token stands for no text that could be written: special, unknown, or nothing at all."""

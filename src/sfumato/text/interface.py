@@ -66,6 +66,11 @@ class AnyTokenizer(Protocol):
         """Whatever ids and bytes depend on: equal identities mean equal behaviour."""
         ...
 
+    @property
+    def spaced(self) -> bool:
+        """Whether the token that begins a word brings a space along, at the beginning of a text too."""
+        ...
+
     def to_json(self) -> str:
         """The content of `tokenizer.json`."""
         ...

@@ -63,6 +63,7 @@ class Tokenizer:
     pad_id: int = 2
     start_id: int = 3
     begin: tuple[int, ...] = (start_id,)
+    spaced: bool = False
     roles: ClassVar[dict[str, int]] = {"system": 4, "user": 5, "assistant": 6}
 
     def __init__(self, text: str, where: str = "tokenizer") -> None:

@@ -19,6 +19,7 @@ from sfumato.model.foreign import FAMILIES, MASKED, Foreign, layer_kinds
 from sfumato.model.hub.mask import grown, smaller
 from sfumato.model.hub.shards import Stored, stored_tensors
 from sfumato.model.hub.shards import read as read_shards
+from sfumato.model.hub.template import chat_of
 from sfumato.model.hub.vocabulary import Vocabulary, read_vocabulary, special_tokens
 from sfumato.model.weights import BundleError
 
@@ -63,6 +64,7 @@ def describe(folder: Path, content: Mapping[str, Any]) -> tuple[BundleConfig, st
         tokens = dataclasses.replace(tokens, start=_opening(vocabulary))
     share = _MASKED_SHARE.get(kind, 0.15)
     levels = (round(share - 0.01, 2), round(share + 0.01, 2))
+    chat, no_chat = chat_of(vocabulary, tokens.start)
     config = BundleConfig(
         model=model,
         process=ProcessConfig(kind="masked", levels=levels) if masked else ProcessConfig(kind="autoregressive"),
@@ -71,7 +73,8 @@ def describe(folder: Path, content: Mapping[str, Any]) -> tuple[BundleConfig, st
         tokens=dataclasses.replace(tokens, written=False),
         tokenizer_sha256=hashlib.sha256(vocabulary.json.encode()).hexdigest(),
         sampler={"sampler": "gibbs" if masked else "left_to_right"},
-        made={"family": FAMILIES[kind], "model_type": kind},
+        chat=chat,
+        made={"family": FAMILIES[kind], "model_type": kind, **no_chat},
         foreign=foreign,
     )
     return config, vocabulary.json

@@ -22,6 +22,7 @@ from sfumato.model.hub.qwen3 import QWEN3
 from sfumato.model.hub.sdar import SDAR
 from sfumato.model.hub.shards import Stored, stored_tensors
 from sfumato.model.hub.shards import read as read_shards
+from sfumato.model.hub.template import chat_of
 from sfumato.model.hub.vocabulary import read_vocabulary, special_tokens
 from sfumato.model.weights import BundleError
 
@@ -72,6 +73,7 @@ def describe(folder: Path) -> tuple[BundleConfig, str]:
         return foreign.describe(folder, content)  # the library's class computes what our network does not
     vocabulary = read_vocabulary(folder, byte_level=family.byte_level)
     tokens = special_tokens(vocabulary, content, description.mask, description.model.vocab_size)
+    chat, no_chat = chat_of(vocabulary, tokens.start)
     config = BundleConfig(
         # A mask that is one token more than there are has no weights in the folder: `grown`.
         model=replace(description.model, vocab_size=max(description.model.vocab_size, tokens.mask + 1)),
@@ -81,7 +83,8 @@ def describe(folder: Path) -> tuple[BundleConfig, str]:
         tokens=tokens,
         tokenizer_sha256=hashlib.sha256(vocabulary.json.encode()).hexdigest(),
         sampler=dict(description.sampler),
-        made={"family": family.name, "model_type": content["model_type"]},
+        chat=chat,
+        made={"family": family.name, "model_type": content["model_type"], **no_chat},
     )
     return config, vocabulary.json
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 _MOST_STEPS = 100_000
-_FAR = 1 << 30
+FAR = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,14 +172,14 @@ def _distances(source_E: np.ndarray, target_E: np.ndarray, accepting_S: np.ndarr
     states = len(accepting_S) + 1
     order = np.argsort(target_E, kind="stable")
     begin_S = np.searchsorted(target_E[order], np.arange(states + 1))
-    distance_S = np.full(states, _FAR, np.int64)
+    distance_S = np.full(states, FAR, np.int64)
     ends = np.append(np.nonzero(accepting_S)[0], states - 1)
     distance_S[ends] = 0
     queue = deque(ends.tolist())
     while queue:
         state = queue.popleft()
         for before in source_E[order[begin_S[state] : begin_S[state + 1]]]:
-            if distance_S[before] == _FAR:
+            if distance_S[before] == FAR:
                 distance_S[before] = distance_S[state] + 1
                 queue.append(before)
     return distance_S

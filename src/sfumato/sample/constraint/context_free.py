@@ -249,7 +249,7 @@ class _Spelled:
         self._tokenizer = tokenizer
 
     def __call__(self, text: bytes | str) -> list[int]:
-        return self._tokenizer.encode(text.decode() if isinstance(text, bytes) else text)
+        return self._tokenizer.encode(text.decode() if isinstance(text, bytes) else text, continued=True)
 
 
 def _library() -> Any:

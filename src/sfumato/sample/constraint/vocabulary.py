@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.sample.constraint.automaton import Automaton, from_edges
+from sfumato.sample.constraint.automaton import FAR, Automaton, from_edges
 from sfumato.sample.constraint.bytewise import ByteAutomaton, TooLarge, determinised
-from sfumato.sample.constraint.language import Language
+from sfumato.sample.constraint.language import Language, Repeat, literal, seq
 from sfumato.text.interface import AnyTokenizer
 
 MOST_PAIRS = 10_000_000  # of state and token that are tried, about a second
@@ -29,12 +29,15 @@ _lock = threading.Lock()
 def compiled(language: Language, tokenizer: AnyTokenizer, key: str) -> Automaton | None:
     """The automaton of a language, or None when it is empty; kept under a key for the next request.
 
+    Where the tokens that begin words bring a space along, there may be one before the text.
+
     Raises:
         TooLarge: beyond the budget.
+        ValueError: the tokens of the vocabulary cannot spell any of its texts.
     """
 
     def make() -> Automaton | None:
-        bytewise = determinised(language)
+        bytewise = determinised(seq(Repeat(literal(" "), 0, 1), language) if tokenizer.spaced else language)
         return None if bytewise is None else lifted(bytewise, tokenizer)
 
     return _kept((key, tokenizer.identity), make)
@@ -48,15 +51,19 @@ def lifted(automaton: ByteAutomaton, tokenizer: AnyTokenizer) -> Automaton:
     """
     source, token, target = _token_edges(automaton, tokenizer)
     forced_S = _forced_tokens(automaton, tokenizer)
-    keep = (forced_S[source] < 0) | (forced_S[source] == token)
-    return from_edges(
-        source[keep],
-        token[keep],
-        target[keep],
-        automaton.accepting_S,
-        vocab_size=tokenizer.vocab_size,
-        end_id=tokenizer.end_id,
-    )
+    spelt_S = np.zeros(len(forced_S), bool)  # a text may be tokenised otherwise inside of another
+    spelt_S[source[forced_S[source] == token]] = True
+    keep = ~spelt_S[source] | (forced_S[source] == token)
+    source, token, target = source[keep], token[keep], target[keep]
+    sizes = {"vocab_size": tokenizer.vocab_size, "end_id": tokenizer.end_id}
+    found = from_edges(source, token, target, automaton.accepting_S, **sizes)
+    lost_S = found.distance_S == FAR  # some vocabularies cannot spell everything
+    if lost_S[0]:
+        raise ValueError("the tokens of this model cannot spell any text that fits")
+    if not lost_S.any():
+        return found
+    keep = ~lost_S[target] & ~lost_S[source]
+    return from_edges(source[keep], token[keep], target[keep], automaton.accepting_S, **sizes)
 
 
 def _token_edges(automaton: ByteAutomaton, tokenizer: AnyTokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -93,7 +100,7 @@ def _forced_tokens(automaton: ByteAutomaton, tokenizer: AnyTokenizer) -> np.ndar
             text.append(byte_S[here])
             here = int(automaton.next_SB[here, byte_S[here]])
         try:
-            token_S[state] = tokenizer.encode(text.decode())[0]
+            token_S[state] = (tokenizer.encode(text.decode(), continued=True) or [-1])[0]
         except UnicodeDecodeError:  # the text goes on in the middle of a character
             continue
     return token_S
@@ -117,11 +124,20 @@ def _tree(tokenizer: AnyTokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
                 nodes[at].children[byte] = len(nodes)
                 nodes.append(_Node({}))
             at = nodes[at].children[byte]
-        nodes[at].token = token
+        if nodes[at].token < 0 or _usual(token, tokenizer):
+            nodes[at].token = token
     begin_K = np.cumsum([0, *(len(node.children) for node in nodes)])
     byte_C = np.array([byte for node in nodes for byte in node.children])
     node_C = np.array([child for node in nodes for child in node.children.values()])
     return begin_K, byte_C, node_C, np.array([node.token for node in nodes])
+
+
+def _usual(token: int, tokenizer: AnyTokenizer) -> bool:
+    """Whether its text is encoded as this token, and not as another one that spells the same."""
+    try:
+        return tokenizer.encode(tokenizer.token_bytes(token).decode(), continued=True) == [token]
+    except ValueError:  # a piece of a character, or a NUL
+        return False
 
 
 def _kept(key: tuple, make: Callable[[], Any]) -> Any:

@@ -1,0 +1,244 @@
+"""Chat templates of the transformers library, which are programs, as ours, which are data.
+
+A template is run on a few conversations, in a sandbox; what it puts around the content of each role is read off. Then
+other conversations must come out equal, or the template is refused: one that says something about tools, dates or
+thoughts between the turns has no form that is data.
+
+What is read off is what `text.chat.ChatTemplate.to_dict` gives, and what is told to the program is what the library
+tells it (`apply_chat_template`, https://huggingface.co/docs/transformers/chat_templating).
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from sfumato.model.hub.vocabulary import Vocabulary, read_json
+
+Message = dict[str, str]
+_SYSTEM, _FIRST, _ANSWER, _SECOND = "qzsystem", "qzfirst", "qzanswer", "qzsecond"  # content that no template has
+
+
+class TemplateError(ValueError):
+    """A template that is refused; the message is one line."""
+
+
+def read_template(source: str, names: Mapping[str, str], special: Collection[str], start: str | None) -> dict[str, Any]:
+    """A template as data.
+
+    Args:
+        source: in Jinja.
+        names: bos_token and the like, which it may use.
+        special: names of all special tokens.
+        start: the one that opens every text of the model; None = nothing does.
+
+    Returns:
+        The fields of `ChatTemplate`.
+
+    Raises:
+        TemplateError: it cannot be run, or is not what stands around the turns of each role.
+    """
+    program = _Program(source, names)
+    user, after_answer, before_answer, opening, cue = _turns(program)
+    system, default, always = None, "", False
+    try:
+        shown = program([_message("system", _SYSTEM), _message("user", _FIRST)])
+        before, after = _around(shown, _SYSTEM)
+        after, _ = _around(after, _FIRST)
+        after = _without_end(after, user[0], "what stands before a user's turn")
+    except TemplateError:
+        pass  # it has no system's turn, or none of its own
+    else:
+        first = start if start and opening.startswith(start) and before.startswith(start) else ""
+        before, rest = before.removeprefix(first), opening.removeprefix(first)
+        if not rest or rest.startswith(before) and rest.endswith(after) and len(rest) >= len(before) + len(after):
+            default = rest[len(before) : len(rest) - len(after)] if rest else ""
+            system, opening, always = (before, after), first, bool(rest) and not default
+        elif before.startswith(rest):  # both begin alike
+            system = (before.removeprefix(rest), after)
+    chat = {
+        "system": system,
+        "user": user,
+        "assistant": (before_answer, after_answer),
+        "cue": cue,
+        "default_system": default,
+        "always_system": always,
+        "opening": opening,
+        "strip": False,
+    }
+    _verify(program, chat)
+    if start is not None and not opening.startswith(start):
+        raise TemplateError(f"its conversations do not begin with {start!r}, as the model's texts do")
+    return _split(chat | {"opening": opening.removeprefix(start or "")}, special)
+
+
+def chat_of(vocabulary: Vocabulary, start: int | None) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """The chat template of a folder.
+
+    Args:
+        vocabulary: of the folder, which may hold chat_template.jinja or chat_template.json.
+        start: what opens every text.
+
+    Returns:
+        As `BundleConfig.chat` has it, or None; and for `BundleConfig.made`, why there is none where one was refused.
+    """
+    folder, settings = vocabulary.where, vocabulary.settings
+    source: Any = settings.get("chat_template") or read_json(folder / "chat_template.json").get("chat_template")
+    if (file := folder / "chat_template.jinja").is_file():
+        source = file.read_text(encoding="utf-8", errors="replace")
+    if isinstance(source, list):  # several by name
+        source = {str(one.get("name")): one.get("template") for one in source if isinstance(one, dict)}.get("default")
+    if not isinstance(source, str):
+        return None, {}
+    added = vocabulary.backend.get_added_tokens_decoder().values()
+    special = {token.content for token in added if token.special}
+    begin = vocabulary.backend.id_to_token(start) if start is not None else None
+    names = {name: _text(settings[name]) for name in settings if name.endswith("_token")}
+    try:
+        return read_template(source, {name: text for name, text in names.items() if text}, special, begin), {}
+    except TemplateError as error:
+        return None, {"no_chat": f"its chat template has no form that is data: {error}"}
+
+
+def _text(token: Any) -> str:
+    text = token.get("content") if isinstance(token, Mapping) else token
+    return text if isinstance(text, str) else ""
+
+
+class _Program:
+    """A template in the sandbox, told what the library tells it."""
+
+    def __init__(self, source: str, names: Mapping[str, str]):
+        try:
+            import jinja2
+            from jinja2.ext import Extension, loopcontrols
+            from jinja2.nodes import CallBlock
+            from jinja2.sandbox import ImmutableSandboxedEnvironment
+        except ImportError:
+            raise TemplateError("needs jinja2, not installed here: pip install 'sfumato[hub]'") from None
+
+        class Generation(Extension):
+            """`{% generation %}` marks what training scores, and changes nothing that is written."""
+
+            tags = {"generation"}  # noqa: RUF012
+
+            def parse(self, parser: Any) -> Any:
+                line = next(parser.stream).lineno
+                body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+                return CallBlock(self.call_method("_kept"), [], [], body).set_lineno(line)
+
+            def _kept(self, caller: Any) -> str:
+                return caller()
+
+        def refused(message: str) -> NoReturn:
+            raise TemplateError(f"it says: {message}")
+
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+        )
+        known = {"raise_exception": refused, "strftime_now": lambda form: datetime.now().strftime(form)}
+        environment.filters["tojson"] = _json
+        self._names, self._errors = names, jinja2.TemplateError
+        try:
+            self._template = environment.from_string(source, known)
+        except jinja2.TemplateError as error:
+            raise TemplateError(f"not a template: {_line(error)}") from None
+
+    def __call__(self, messages: Sequence[Message], *, cue: bool = False) -> str:
+        """What it makes of a conversation."""
+        told = {"messages": list(messages), "add_generation_prompt": cue, "tools": None, "documents": None}
+        try:
+            return self._template.render(**self._names, **told)
+        except TemplateError:
+            raise
+        except Exception as error:  # whatever a program may do wrong
+            raise TemplateError(f"it fails: {_line(error)}") from None
+
+
+def _json(value: Any, indent: int | None = None, **_: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _message(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def _turns(program: _Program) -> tuple[tuple[str, str], str, str, str, str]:
+    """Around a user's turn; after and before an answer; what stands before the first turn; and the cue."""
+    asked = [_message("user", _FIRST), _message("assistant", _ANSWER), _message("user", _SECOND)]
+    head, rest = _around(program(asked), _FIRST)
+    between, rest = _around(rest, _ANSWER)
+    behind, after_user = _around(rest, _SECOND)
+    _, after_answer = _around(program(asked[:2]), _ANSWER)
+    if not between.startswith(after_user):
+        raise TemplateError("what stands after a user's turn is not the same everywhere")
+    if not behind.startswith(after_answer):
+        raise TemplateError("what stands after an answer is not the same everywhere")
+    before_user = behind.removeprefix(after_answer)
+    opening = _without_end(head, before_user, "what stands before a user's turn")
+    written = program(asked)
+    if not (cued := program(asked, cue=True)).startswith(written):
+        raise TemplateError("asking for an answer changes what stands before it")
+    return (before_user, after_user), after_answer, between.removeprefix(after_user), opening, cued[len(written) :]
+
+
+def _around(text: str, content: str) -> tuple[str, str]:
+    """What stands before and behind a content that appears once."""
+    parts = text.split(content)
+    if len(parts) != 2:
+        raise TemplateError(f"a message appears {len(parts) - 1} times in what it makes")
+    return parts[0], parts[1]
+
+
+def _without_end(text: str, end: str, what: str) -> str:
+    if not text.endswith(end):
+        raise TemplateError(f"{what} is not the same everywhere")
+    return text.removesuffix(end)
+
+
+def _verify(program: _Program, chat: dict[str, Any]) -> None:
+    """Other conversations must come out equal; sets `strip` where space around a content is left out."""
+    talk = [_message("user", "What is 2 + 2?"), _message("assistant", "It's **4**."), _message("user", "<b>Why?</b>")]
+    longer = [*talk, _message("assistant", "1 + 1\n\nis 2"), _message("user", "{{ ok }} [INST] ünï")]
+    spaced = [_message("user", " \n spaced \n"), _message("assistant", "Yes"), _message("user", "\ttoo  ")]
+    chat["strip"] = program(spaced, cue=True) != told(chat, spaced)
+    probes = [talk[:1], talk, longer, spaced]
+    if chat["system"] is not None:
+        probes += [
+            [_message("system", text), *rest] for text in ("Be kind.", " \nBe brief. ") for rest in (talk, longer)
+        ]
+    for probe in probes:
+        if program(probe, cue=True) != told(chat, probe):
+            raise TemplateError(
+                f"it is more than what stands around the turns: {len(probe)} messages that begin with "
+                f"{probe[0]['content']!r} come out otherwise"
+            )
+
+
+def told(chat: Mapping[str, Any], messages: Sequence[Message]) -> str:
+    """A conversation up to and with the cue, as `ChatTemplate.text` has it."""
+    if messages[0]["role"] != "system" and (chat["default_system"] or chat["always_system"]):
+        messages = [_message("system", chat["default_system"]), *messages]
+    text = chat["opening"]
+    for message in messages:
+        before, after = chat[message["role"]]
+        text += before + (message["content"].strip() if chat["strip"] else message["content"]) + after
+    return text + chat["cue"]
+
+
+def _split(chat: dict[str, Any], special: Collection[str]) -> dict[str, Any]:
+    """The fields with their strings cut at the names of special tokens."""
+    names = sorted(filter(None, special), key=len, reverse=True)
+    pattern = re.compile(f"({'|'.join(map(re.escape, names))})") if names else re.compile(r"(?!)")
+
+    def cut(text: str) -> list[str]:
+        return [part for part in pattern.split(text) if part]
+
+    turns = {role: chat[role] for role in ("system", "user", "assistant")}
+    found = {role: pair and {"before": cut(pair[0]), "after": cut(pair[1])} for role, pair in turns.items()}
+    return chat | found | {name: cut(chat[name]) for name in ("cue", "opening")}
