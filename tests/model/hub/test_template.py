@@ -223,3 +223,14 @@ def test_templates_are_found_where_the_library_keeps_them(tmp_path: Path):
     (folder / "chat_template.jinja").write_text("{{ messages[9].content }}")
     chat, why = chat_of(read_vocabulary(folder, byte_level=False), None)
     assert chat is None and why["no_chat"].startswith("its chat template has no form that is data: it fails: ")
+
+
+def test_a_template_that_always_asks_for_an_answer():
+    always = LLAMA3.partition("{% if add_generation_prompt")[0]
+    always += "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"  # as LLaDA's does
+    names = {"bos_token": "<|startoftext|>"}
+    special = {"<|startoftext|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}
+    plain = read_template(LLAMA3, names, special, None)
+    assert read_template(always, names, special, None) == plain
+    assert plain["cue"] == ["<|start_header_id|>", "assistant", "<|end_header_id|>", "\n\n"]
+    assert plain["assistant"]["after"] == ["<|eot_id|>"] and plain["opening"] == ["<|startoftext|>"]

@@ -39,8 +39,15 @@ def read_template(source: str, names: Mapping[str, str], special: Collection[str
     Raises:
         TemplateError: it cannot be run, or is not what stands around the turns of each role.
     """
-    program = _Program(source, names)
-    user, after_answer, before_answer, opening, cue = _turns(program)
+    program: _Program | _Uncued = _Program(source, names)
+    try:
+        found = _turns(program)
+    except TemplateError:
+        if not _always_cues(program):
+            raise
+        program = _Uncued(program, special)
+        found = _turns(program)
+    user, after_answer, before_answer, opening, cue = found
     system, default, always = None, "", False
     try:
         shown = program([_message("system", _SYSTEM), _message("user", _FIRST)])
@@ -156,6 +163,39 @@ class _Program:
             raise TemplateError(f"it fails: {_line(error)}") from None
 
 
+class _Uncued:
+    """A template that asks for an answer even when it is not told to, as LLaDA's does, made to do so only then."""
+
+    def __init__(self, program: "_Renders", special: Collection[str]):
+        self._program = program
+        asked = [_message("user", _FIRST), _message("assistant", _ANSWER), _message("user", _SECOND)]
+        head, rest = _around(program(asked), _FIRST)
+        behind, _ = _around(_around(rest, _ANSWER)[1], _SECOND)
+        _, tail = _around(program(asked[:2]), _ANSWER)
+        # Before the first question and before the second there stand different things, and then what opens a question.
+        first, second = _cut(head, special), _cut(behind, special)
+        while first and second and first[-1] == second[-1]:
+            first, second = first[:-1], second[:-1]
+        if not tail.startswith(after := "".join(second)):
+            raise TemplateError("what stands after an answer is not the same everywhere")
+        self._cue = tail.removeprefix(after)
+
+    def __call__(self, messages: Sequence[Message], *, cue: bool = False) -> str:
+        """What it makes of a conversation."""
+        text = self._program(messages)
+        if not text.endswith(self._cue):
+            raise TemplateError("what asks for an answer is not the same everywhere")
+        return text if cue else text.removesuffix(self._cue)
+
+
+_Renders = _Program | _Uncued
+
+
+def _always_cues(program: "_Renders") -> bool:
+    asked = [_message("user", _FIRST)]
+    return program(asked) == program(asked, cue=True)
+
+
 def _json(value: Any, indent: int | None = None, **_: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
@@ -168,7 +208,7 @@ def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 
-def _turns(program: _Program) -> tuple[tuple[str, str], str, str, str, str]:
+def _turns(program: _Renders) -> tuple[tuple[str, str], str, str, str, str]:
     """Around a user's turn; after and before an answer; what stands before the first turn; and the cue."""
     asked = [_message("user", _FIRST), _message("assistant", _ANSWER), _message("user", _SECOND)]
     head, rest = _around(program(asked), _FIRST)
@@ -201,7 +241,7 @@ def _without_end(text: str, end: str, what: str) -> str:
     return text.removesuffix(end)
 
 
-def _verify(program: _Program, chat: dict[str, Any]) -> None:
+def _verify(program: _Renders, chat: dict[str, Any]) -> None:
     """Other conversations must come out equal; sets `strip` where space around a content is left out."""
     talk = [_message("user", "What is 2 + 2?"), _message("assistant", "It's **4**."), _message("user", "<b>Why?</b>")]
     longer = [*talk, _message("assistant", "1 + 1\n\nis 2"), _message("user", "{{ ok }} [INST] ünï")]
@@ -233,12 +273,16 @@ def told(chat: Mapping[str, Any], messages: Sequence[Message]) -> str:
 
 def _split(chat: dict[str, Any], special: Collection[str]) -> dict[str, Any]:
     """The fields with their strings cut at the names of special tokens."""
+    turns = {role: chat[role] for role in ("system", "user", "assistant")}
+    found = {
+        role: pair and {"before": _cut(pair[0], special), "after": _cut(pair[1], special)}
+        for role, pair in turns.items()
+    }
+    return chat | found | {name: _cut(chat[name], special) for name in ("cue", "opening")}
+
+
+def _cut(text: str, special: Collection[str]) -> list[str]:
+    """A text at the names of special tokens."""
     names = sorted(filter(None, special), key=len, reverse=True)
     pattern = re.compile(f"({'|'.join(map(re.escape, names))})") if names else re.compile(r"(?!)")
-
-    def cut(text: str) -> list[str]:
-        return [part for part in pattern.split(text) if part]
-
-    turns = {role: chat[role] for role in ("system", "user", "assistant")}
-    found = {role: pair and {"before": cut(pair[0]), "after": cut(pair[1])} for role, pair in turns.items()}
-    return chat | found | {name: cut(chat[name]) for name in ("cue", "opening")}
+    return [part for part in pattern.split(text) if part]
