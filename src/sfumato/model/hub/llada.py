@@ -65,7 +65,7 @@ def _read(keys: Keys) -> Description:
         ProcessConfig(kind="masked", objective="elbo"),
         layout="full",
         shift=0,
-        sampler={"sampler": "confidence", "temperature": 0.0, "block": 32},
+        sampler={"sampler": "confidence", "temperature": 0.0, "block": 32, "tokens_per_step": 1.0},
         mask=keys.integer("mask_token_id"),
     )
 
