@@ -290,3 +290,19 @@ def test_adaptation_is_followed_from_the_first_token_on(tmp_path: Path):
     rows = {row["name"]: row for row in json.loads((tmp_path / "adaptation.json").read_text("utf-8"))["rows"]}
     assert len(rows) == 4 and all(row["tokens"] == [64, 128] for row in rows.values())
     assert (tmp_path / "adaptation.svg").exists()
+
+
+@pytest.mark.slow
+def test_what_public_models_leave_to_their_heirs(tmp_path: Path):
+    pytest.importorskip("transformers", reason="needs transformers, which is not installed")
+    words = "--tokens 256 --pretrain-tokens 256 --batch 2 --context 32 --width 16 --layers 1 --heads 2 --kinds roberta"
+    done = subprocess.run(
+        [sys.executable, FOLDER / "adapt_hub.py", "--out", tmp_path, *words.split()],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads((tmp_path / "adapt_hub.json").read_text("utf-8"))["rows"]}
+    assert rows.keys() == {"pretraining", "adapted", "scratch"}
+    assert all(row["tokens"][-1] == 256 for row in rows.values())

@@ -89,6 +89,8 @@ def test_a_masked_model_learns_the_other_levels(
 @pytest.mark.parametrize("kind", ["qwen2", "gpt2", "bert", "xlm-roberta"])
 def test_a_public_folder_becomes_one_of_our_bundles_that_writes(kind: str, small_recipe: Make, tmp_path: Path):
     init = save_tiny(tmp_path / "public", kind)
+    text = LanguageModel.load(init, "cpu").generate("the red", max_tokens=4, seed=1).text
+    assert text.startswith("the red")
     recipe = small_recipe(ROWS, init=str(init), method="adapt", adapt=AdaptConfig(anneal=0.5))
     folder, _ = tune(recipe, tmp_path / "run")
     model = LanguageModel.load(folder, "cpu")

@@ -257,14 +257,27 @@ def build_class(config: Mapping[str, Any], dropout: float = 0.0) -> "PreTrainedM
     if kind not in FAMILIES:
         raise ConfigError(f"model_type: got {kind!r}, expected one of {', '.join(sorted(FAMILIES))}")
     import transformers
+
+    try:
+        return _built(config, getattr(transformers, FAMILIES[kind], None), dropout)
+    except Exception as error:  # whatever a class of the library raises at a broken configuration
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{FAMILIES[kind]} cannot be built: {reason}") from None
+
+
+def _built(config: Mapping[str, Any], family: Any, dropout: float) -> "PreTrainedModel":
+    import transformers
     from transformers.initialization import no_init_weights
 
-    chosen = transformers.CONFIG_MAPPING[kind].from_dict(dict(config))
+    if family is None:
+        raise ConfigError(f"it is not in transformers {transformers.__version__}; pip install -U transformers")
+    # Code and kernels of others would be fetched from elsewhere.
+    sizes = {name: value for name, value in config.items() if name != "auto_map" and "_implementation" not in name}
+    chosen = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(sizes)
     for name, value in chosen.to_dict().items():
         if isinstance(value, float) and ("dropout" in name or name.endswith(("pdrop", "layerdrop"))):
             setattr(chosen, name, 0.0 if name.endswith("layerdrop") else dropout)
     chosen.dtype = torch.float32
-    family = getattr(transformers, FAMILIES[kind])
     fused = family._supports_sdpa and not getattr(chosen, "attn_logit_softcapping", None)
     chosen._attn_implementation = "sdpa" if fused else "eager"
     # Real tensors, even where others would be meta: some are in no file. Memory is taken when it is written to.
