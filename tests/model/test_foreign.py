@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from sfumato.canvas import Where
 from sfumato.config import ConfigError
 from sfumato.model.cache import Kept
-from sfumato.model.foreign import CAUSAL, FAMILIES, MASKED, Foreign
+from sfumato.model.families import CAUSAL, FAMILIES, MASKED
+from sfumato.model.foreign import Foreign
 from sfumato.model.layout import Block, Causal, Full, Layout
 
 pytest.importorskip("transformers", reason="needs transformers, which is not installed")

@@ -12,7 +12,8 @@ from sfumato.canvas import Where
 from sfumato.config import ConfigError, LoraConfig, ModelConfig, ProcessConfig, Recipe, Source
 from sfumato.config.tuning import AdaptConfig
 from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens
-from sfumato.model.foreign import MASKED, Foreign
+from sfumato.model.families import MASKED
+from sfumato.model.foreign import Foreign
 from sfumato.model.layout import Full
 from sfumato.model.transformer import Transformer
 from sfumato.sample.language_model import LanguageModel

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sfumato.config import ConfigError, ModelConfig, ProcessConfig
 from sfumato.model.bundle import BundleConfig
-from sfumato.model.foreign import FAMILIES, MASKED, Foreign, layer_kinds
+from sfumato.model.families import FAMILIES, MASKED, layer_kinds
+from sfumato.model.foreign import Foreign
 from sfumato.model.hub.mask import grown, smaller
 from sfumato.model.hub.shards import Stored, stored_tensors
 from sfumato.model.hub.shards import read as read_shards
