@@ -301,3 +301,19 @@ def test_loading_a_public_model_takes_no_memory_but_its_own(tmp_path: Path):
     assert found["file_bytes"] == pytest.approx(2 * mapped["parameters"], rel=0.01)
     assert mapped["RssAnon"] < found["file_bytes"] / 4 and mapped["RssFile"] > 0.9 * found["file_bytes"]
     assert converted["RssAnon"] == pytest.approx(2 * found["file_bytes"], rel=0.2)
+
+
+@pytest.mark.slow
+def test_what_public_models_leave_to_their_heirs(tmp_path: Path):
+    pytest.importorskip("transformers", reason="needs transformers, which is not installed")
+    words = "--tokens 256 --pretrain-tokens 256 --batch 2 --context 32 --width 16 --layers 1 --heads 2 --kinds roberta"
+    done = subprocess.run(
+        [sys.executable, FOLDER / "adapt_hub.py", "--out", tmp_path, *words.split()],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads((tmp_path / "adapt_hub.json").read_text("utf-8"))["rows"]}
+    assert rows.keys() == {"pretraining", "adapted", "scratch"}
+    assert all(row["tokens"][-1] == 256 for row in rows.values())
