@@ -1,6 +1,6 @@
 """A model ready to use: network, process, layout and tokenizer together. What `sfumato.load()` returns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,6 +17,7 @@ from sfumato.sample.front import Front
 from sfumato.sample.guidance import Guidance, as_guidance
 from sfumato.sample.guided import steerable
 from sfumato.sample.keywords import Placer
+from sfumato.sample.many import generate_many
 from sfumato.sample.prefix import PrefixStore
 from sfumato.sample.reuse import Reuse
 from sfumato.sample.trace import Event
@@ -137,6 +138,27 @@ class LanguageModel:
         room = max_tokens or min(128, self.front.context // 2)
         return self._run([self.front.conversation(messages, room)[0] for messages in conversations], **options)
 
+    def generate_many(
+        self, requests: Iterable[str | Mapping[str, Any]], *, batch: int = 8, **options: Any
+    ) -> Iterator[Generation]:
+        """Write a text for each of many requests, which may differ in kind and settings, in one run of the decoder.
+
+        The next request is read when a text is done, so that the batch stays full and `requests` may be endless.
+
+        Args:
+            requests: prompts; or mappings with one of `prompt`, `template` and `messages`, and any of `max_tokens`,
+                `length`, `stop` and the fields of `Settings` but those of the decoder (cache, refresh, compile).
+            batch: texts written at a time; changes speed and memory only.
+            options: what holds where a request says nothing; `guidance` and `constraint` as in `generate`, for all.
+
+        Yields:
+            The texts in the order of the requests; without a seed of its own the i-th uses `seed + i`.
+
+        Raises:
+            ValueError: as `generate`, `infill` and `reply`; it names the request by its place, counted from 0.
+        """
+        return generate_many(self, requests, batch=batch, **options)
+
     def embed(self, text: str | Sequence[str], **options: Any) -> Tensor:
         """What texts mean to the model: vectors of length 1, whose inner products say how alike they are.
 
@@ -203,7 +225,7 @@ class LanguageModel:
             if keywords and not steerable(self.process):
                 raise ValueError(f"keywords: not for the {self.process.name} process; use a masked model")
             if several or keywords or constraint:
-                self._check_window(row, "keywords" if keywords else "guidance" if several else "constraint")
+                self.check_window(row, "keywords" if keywords else "guidance" if several else "constraint")
             if keywords:
                 in_sight = self.layout.name == "block" and plan.block >= len(row.tokens)
                 layout = Full() if in_sight else self.layout
@@ -217,7 +239,8 @@ class LanguageModel:
             texts.append(text)
         return writing, texts
 
-    def _check_window(self, row: Row, what: str) -> None:
+    def check_window(self, row: Row, what: str) -> None:
+        """Refuse a row that is longer than the context, for what works on one window only (ValueError)."""
         if len(row.tokens) > (context := self.bundle.config.model.context):
             raise ValueError(f"{what}: works on one window of {context} tokens, got {len(row.tokens)}; write fewer")
 

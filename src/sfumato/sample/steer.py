@@ -54,7 +54,7 @@ def steer(
         ValueError: no particles, a reward that is not finite, or what `generate` refuses.
     """
     row = model.front.row(prompt, max_tokens, template=template, length=length)
-    model._check_window(row, "steer")
+    model.check_window(row, "steer")
     writing, texts = model._begin([row] * count, in_sight=template, **options)
 
     def rewards(rows: Sequence[tuple[int, ...]]) -> list[float]:
