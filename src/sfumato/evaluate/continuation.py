@@ -95,21 +95,19 @@ def continuation_nats(
     """
     kind = check_estimator(model, estimator)
     found: dict[int, Tensor] = {}
-    network = model.denoiser, model.process, model.layout
+    denoiser, process, layout = model.denoiser, model.process, model.layout
     for few in (True, False):
         places = [i for i, one in enumerate(continuations) if _few_masks(model, one, estimator, samples) == few]
         if not places:
             continue
         part = [continuations[i] for i in places]
         batch, how = _batch(part, model.tokenizer.pad_id), dict[str, Any](rows=rows, device=model.device)
-        if few:
-            nats_RS = enumerated(*network, batch, **how)[:, None]
-        elif kind == "chain":
-            nats_RS = chained(*network, batch, **how)[:, None]
+        if isinstance(process, Masked) and (few or kind == "chain"):
+            nats_RS = (enumerated if few else chained)(denoiser, process, layout, batch, **how)[:, None]
         else:
             noise_R = torch.tensor([one.noise for one in part])
             how |= {"samples": samples, "seed": seed, "independent": kind == "elbo"}
-            nats_RS = estimates(*network, batch, noise_R=noise_R, **how)
+            nats_RS = estimates(denoiser, process, layout, batch, noise_R=noise_R, **how)
         found |= zip(places, nats_RS, strict=True)
     return [found[i] for i in range(len(continuations))]
 

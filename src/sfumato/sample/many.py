@@ -61,7 +61,7 @@ class Requests:
         Raises:
             ValueError: an unknown key, or what `LanguageModel.generate`, `infill` and `reply` refuse.
         """
-        asked = {"prompt": request} if isinstance(request, str) else dict(request)
+        asked: dict[str, Any] = {"prompt": request} if isinstance(request, str) else dict(request)
         _check_keys(asked)
         asked = {key: value for key, value in asked.items() if value is not None}
         kinds = [kind for kind in KINDS if kind in asked]
