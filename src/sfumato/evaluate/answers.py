@@ -7,6 +7,7 @@ where an earlier run was stopped, beyond the rounding of the network's arithmeti
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ class Answers:
     Attributes:
         costs: by the kind of the requests.
         stderrs: of each likelihood so far its standard error as an estimate.
+        ways: how many of them were measured in which way.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Answers:
         plan: Plan,
         how: How,
         *,
-        cache: str | Path | None = None,
+        keep: str | Path | None = None,
         progress: Progress | None = None,
     ):
         """Answers that are still to be given.
@@ -83,7 +85,7 @@ class Answers:
             model: answers.
             plan: how it writes.
             how: how likelihoods are measured.
-            cache: file that keeps every answer as soon as it is there, and from which a run that was stopped goes on.
+            keep: file that keeps every answer as soon as it is there, and from which a run that was stopped goes on.
             progress: see there.
 
         Raises:
@@ -93,10 +95,11 @@ class Answers:
         self.estimator = check_estimator(model, how.estimator)
         self.costs: dict[str, Cost] = {}
         self.stderrs: list[float] = []
+        self.ways = Counter[str]()
         self.weights = weights_sha256(model)
         measured = {name: value for name, value in asdict(how).items() if name != "batch"}
         self._identity = [self.weights, str(model.dtype), asdict(plan.settings), measured]
-        self._journal = Journal(cache) if cache else None
+        self._journal = Journal(keep) if keep else None
         self._there = {line["key"]: line for line in self._journal.there} if self._journal else {}
 
     def likelihoods(self, kind: str, items: Sequence[Continuation], *, greedy: bool = False) -> list[dict[str, Any]]:
@@ -115,6 +118,7 @@ class Answers:
             self._count(kind, [found[i] for i in part], 0 if fresh else len(part), time.perf_counter() - start)
             self._show("measuring likelihoods", begin + len(part), len(items))
         self.stderrs += [found[i]["stderr"] for i in range(len(items))]
+        self.ways.update(found[i]["way"] for i in range(len(items)))
         return [dict(found[i]) for i in range(len(items))]
 
     def texts(self, kind: str, asked: Sequence[Asked]) -> list[str]:
@@ -148,10 +152,17 @@ class Answers:
         )
         answers = []
         for one, nats_S in zip(items, nats, strict=True):
-            nfe = passes(self.model, one, how.estimator, how.samples)
-            answers.append({"nats": float(nats_S.mean()), "stderr": sample_stderr(nats_S), "nfe": nfe})
-        for one, answer in zip(items, answers, strict=True):
-            answer |= {"tokens": len(one.tokens), "greedy": False}
+            whole = len(nats_S) == 1 and self.estimator == "count" and how.samples > 1
+            answers.append(
+                {
+                    "nats": float(nats_S.mean()),
+                    "stderr": sample_stderr(nats_S),
+                    "way": "all masks" if whole else self.estimator,
+                    "nfe": passes(self.model, one, how.estimator, how.samples),
+                    "tokens": len(one.tokens),
+                    "greedy": False,
+                }
+            )
         if greedy:
             matches = greedy_matches(self.model, self.plan, items)
             for answer, match in zip(answers, matches, strict=True):

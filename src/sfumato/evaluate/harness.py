@@ -53,7 +53,7 @@ class Harness(LM):
         batch_size: int | str = 8,
         seed: int = 0,
         greedy: bool = True,
-        cache: str | Path | None = None,
+        keep: str | Path | None = None,
         progress: Progress | None = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -71,7 +71,7 @@ class Harness(LM):
             seed: all randomness follows from it.
             greedy: find out whether a continuation is what greedy decoding writes (`evaluate.greedy`), which a few
                 metrics ask for; else it counts as not.
-            cache: file that keeps every answer, for a run that is stopped to go on with.
+            keep: file that keeps every answer, for a run that is stopped to go on with.
             progress: told what is being done, how much of it is, and of how much.
             device: auto, cpu, cuda or mps.
             dtype: auto, float32 or bfloat16.
@@ -95,7 +95,7 @@ class Harness(LM):
         self.max_tokens, self.prompts, self.ignored = max_tokens, Prompts(self.model), set[str]()
         how = How(estimator, samples, seed, 8 if batch_size == "auto" else int(batch_size), greedy)
         plan = self.model.front.plan({**self.chosen, "seed": seed})
-        self.answers = Answers(self.model, plan, how, cache=cache, progress=progress)
+        self.answers = Answers(self.model, plan, how, keep=keep, progress=progress)
 
     # --- what lm-eval asks ---
 

@@ -73,7 +73,7 @@ def run_tasks(
         finally:
             harness.answers.close()
     asked = {"limit": limit, "num_fewshot": num_fewshot, "chat": chat, "system": system, "fewshot_seed": fewshot_seed}
-    return _report(harness, dict(found or {}), asked, time.perf_counter() - start)
+    return _plain(_report(harness, dict(found or {}), asked, time.perf_counter() - start))
 
 
 def _load(names: Sequence[str], include_path: str | Path | None) -> Any:
@@ -125,7 +125,7 @@ def _report(harness: Harness, found: dict[str, Any], asked: dict[str, Any], seco
             "num_fewshot": found.get("n-shot", {}),
             "documents": found.get("n-samples", {}),
             "higher_is_better": found.get("higher_is_better", {}),
-            **asked,
+            "asked": asked,
         },
         "likelihood": _likelihood(harness) if likelihoods else None,
         "decoder": {
@@ -154,6 +154,7 @@ def _likelihood(harness: Harness) -> dict[str, Any]:
     exact = answers.estimator in ("exact", "chain")
     return {
         "estimator": answers.estimator,
+        "estimates": dict(answers.ways),
         "asked": answers.how.estimator,
         "kind": "exact" if exact else "bound",
         "samples": 1 if exact else answers.how.samples,
@@ -161,6 +162,15 @@ def _likelihood(harness: Harness) -> dict[str, Any]:
         "mean_stderr": sum(answers.stderrs) / max(1, len(answers.stderrs)),
         "greedy": answers.how.greedy,
     }
+
+
+def _plain(value: Any) -> Any:
+    """Without NumPy's numbers, for JSON."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value.item() if hasattr(value, "item") else value
 
 
 @contextmanager
