@@ -150,7 +150,7 @@ class Answers:
         nats = continuation_nats(
             self.model, items, estimator=how.estimator, samples=how.samples, seed=how.seed, rows=how.batch
         )
-        answers = []
+        answers: list[dict[str, Any]] = []
         for one, nats_S in zip(items, nats, strict=True):
             whole = len(nats_S) == 1 and self.estimator == "count" and how.samples > 1
             answers.append(
