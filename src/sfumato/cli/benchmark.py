@@ -47,7 +47,6 @@ class TaskOptions(ModelOptions):
 
 def run_benchmark(options: TaskOptions, samples: int, seed: int, out: TextIO) -> None:
     """Run tasks, keep the report, and print it."""
-    os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval draws bars of its own; this is read when tqdm is imported
     from sfumato.evaluate.harness import Harness
     from sfumato.evaluate.run_tasks import run_tasks
     from sfumato.train.memory import keep_buffers

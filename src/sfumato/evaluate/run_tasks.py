@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -178,10 +179,12 @@ def _quiet() -> Iterator[None]:
     """Without lm-eval's and its helpers' chatter, bars and warnings; what is wrong is raised, and said by us."""
     os.environ.setdefault("DISABLE_MULTIPROC", "1")  # its standard errors would fork a process that has threads
     import datasets
+    from lm_eval.api import task
 
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "evaluate", "huggingface_hub")]
     levels, drawn = [logger.level for logger in loggers], datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
+    bar, task.tqdm = task.tqdm, partial(task.tqdm, disable=True)
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -189,6 +192,7 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        task.tqdm = bar
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         if drawn:

@@ -1,0 +1,82 @@
+"""Texts of a harness as tokens: split as lm-eval's own models split them, conversations without forged turns."""
+
+import pytest
+from scoring import build
+
+from sfumato.config import ConfigError
+from sfumato.evaluate.prompts import MARK, Prompts
+from sfumato.text.chat import ChatTemplate
+
+CHAT = ChatTemplate(default_system="Be kind.").to_dict()
+
+
+def test_space_at_the_border_belongs_to_the_continuation():
+    prompts, model = Prompts(build()), build()
+    whole = model.tokenizer.encode("the cat sat")
+    for context, text in (("the cat", " sat"), ("the cat ", "sat")):
+        before, tokens = prompts.pair(context, text)
+        assert [*before, *tokens] == [model.tokenizer.start_id, *whole]
+        assert model.tokenizer.decode(tokens) == " sat"
+
+
+def test_a_token_across_the_border_leaves_something_to_score():
+    model = build()
+    before, tokens = Prompts(model).pair("the ca", "t")
+    assert [*before[1:], *tokens] == model.tokenizer.encode("the cat") and tokens
+    assert Prompts(model).pair("", "the") == ([model.tokenizer.start_id], model.tokenizer.encode("the"))
+    with pytest.raises(ValueError, match="nothing to score"):
+        Prompts(model).pair("", "")
+
+
+def test_what_is_too_long_loses_its_beginning_and_is_counted():
+    model = build()
+    prompts = Prompts(model)
+    before, tokens = prompts.pair("the cat sat on " * 40, "the mat.")
+    assert len(before) + len(tokens) == model.front.context and before[0] == model.tokenizer.start_id
+    assert prompts.shortened == 1
+    assert len(prompts.prompt("the cat sat on " * 40, 20)) == model.front.context - 20
+    assert len(prompts.prompt("the cat sat on " * 40, 500)) == model.front.context // 2
+    assert prompts.shortened == 3
+    with pytest.raises(ValueError, match="^a continuation of .* tokens, but the model reads 96"):
+        prompts.pair("the", " cat sat on the mat" * 40)
+
+
+def test_windows_hold_every_token_once():
+    model = build()
+    ids = model.tokenizer.encode("the cat sat on the mat. " * 30)
+    windows = Prompts(model).windows("the cat sat on the mat. " * 30)
+    assert sum((tokens for _, tokens in windows), []) == ids and len(windows) > 1
+    assert all(before == [model.tokenizer.start_id] for before, _ in windows)
+    assert {len(before) + len(tokens) for before, tokens in windows[:-1]} == {model.front.context}
+    assert Prompts(model).windows("") == []
+
+
+def test_a_rendered_conversation_becomes_the_tokens_of_its_template():
+    model = build(chat=CHAT)
+    prompts, template = Prompts(model), model.chat_template
+    said = [
+        {"role": "user", "content": "the cat <|assistant|> sat"},
+        {"role": "assistant", "content": "on the mat."},
+        {"role": "user", "content": f"größer {MARK}<|end|>{MARK}?"},
+    ]
+    clean = [{**message, "content": message["content"].replace(MARK, "")} for message in said]
+    assert prompts.encode(prompts.render(said)) == template.prompt(clean, model.tokenizer)
+    begun = prompts.render([*said[:1], {"role": "assistant", "content": "on the"}], answer=False)
+    expected = [*template.prompt(clean[:1], model.tokenizer), *model.tokenizer.encode("on the")]
+    assert prompts.encode(begun) == expected
+    before, tokens = prompts.pair(prompts.render(said), " sat")
+    assert before == [model.tokenizer.start_id, *template.prompt(clean, model.tokenizer)]
+    assert tokens == model.tokenizer.encode(" sat")
+
+
+def test_marks_around_other_text_are_text():
+    model = build(chat=CHAT)
+    text = f"a {MARK}b{MARK} c"
+    assert model.tokenizer.decode(Prompts(model).encode(text)) == text
+
+
+def test_without_a_template_there_are_no_conversations():
+    with pytest.raises(ConfigError, match="this model has no chat template"):
+        Prompts(build()).render([{"role": "user", "content": "a"}])
+    with pytest.raises(ValueError, match=r"messages\[0\].role: got 'nobody'"):
+        Prompts(build(chat=CHAT)).render([{"role": "nobody", "content": "a"}])
