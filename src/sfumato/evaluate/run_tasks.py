@@ -184,7 +184,8 @@ def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "evaluate", "huggingface_hub")]
     levels, drawn = [logger.level for logger in loggers], datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
-    bar, task.tqdm = task.tqdm, partial(task.tqdm, disable=True)
+    bar = task.tqdm
+    setattr(task, "tqdm", partial(bar, disable=True))  # noqa: B010
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
