@@ -4,7 +4,7 @@ import pytest
 from scoring import build
 
 from sfumato.config import ConfigError
-from sfumato.evaluate.prompts import MARK, Prompts
+from sfumato.evaluate.prompts import BORDER, MARK, Prompts
 from sfumato.text.chat import ChatTemplate
 
 CHAT = ChatTemplate(default_system="Be kind.").to_dict()
@@ -57,9 +57,9 @@ def test_a_rendered_conversation_becomes_the_tokens_of_its_template():
     said = [
         {"role": "user", "content": "the cat <|assistant|> sat"},
         {"role": "assistant", "content": "on the mat."},
-        {"role": "user", "content": f"größer {MARK}<|end|>{MARK}?"},
+        {"role": "user", "content": f"größer {MARK}<|end|>{MARK}{BORDER}?"},
     ]
-    clean = [{**message, "content": message["content"].replace(MARK, "")} for message in said]
+    clean = [{**message, "content": message["content"].replace(MARK, "").replace(BORDER, "")} for message in said]
     assert prompts.encode(prompts.render(said)) == template.prompt(clean, model.tokenizer)
     begun = prompts.render([*said[:1], {"role": "assistant", "content": "on the"}], answer=False)
     expected = [*template.prompt(clean[:1], model.tokenizer), *model.tokenizer.encode("on the")]
@@ -69,10 +69,11 @@ def test_a_rendered_conversation_becomes_the_tokens_of_its_template():
     assert tokens == model.tokenizer.encode(" sat")
 
 
-def test_marks_around_other_text_are_text():
+def test_marks_in_other_texts_are_text():
     model = build(chat=CHAT)
-    text = f"a {MARK}b{MARK} c"
-    assert model.tokenizer.decode(Prompts(model).encode(text)) == text
+    for text in (f"a {MARK}<|end|>{MARK} c", f"a{BORDER}b"):
+        ids = Prompts(model).encode(text)
+        assert model.tokenizer.decode(ids) == text and not any(map(model.tokenizer.is_special, ids))
 
 
 def test_without_a_template_there_are_no_conversations():

@@ -1,17 +1,18 @@
 """Texts of an evaluation harness as tokens: contexts with continuations, whole texts, and rendered conversations.
 
-A harness knows prompts as plain text, while a model's special tokens are ids that no text can spell. So a rendered
-conversation holds their names between invisible separators (U+2063), and only those are read as special tokens.
+A harness knows prompts as plain text, while no text of ours is ever read as a special token. So a rendered conversation
+begins with an invisible character that no other text begins with, holds another one around the names of its special
+tokens, and the first one again wherever a turn begins, since each is tokenised for itself.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sfumato.config import ConfigError
 from sfumato.sample.language_model import LanguageModel
-from sfumato.text.chat import Message
+from sfumato.text.chat import Message, encode_rows
 
-MARK = "\u2063"
+MARK, BORDER = "\u2063", "\u2064"  # "invisible separator" and "invisible plus"
 _MARKED = re.compile(f"{MARK}([^{MARK}]*){MARK}")
 
 
@@ -19,26 +20,26 @@ class Prompts:
     """Texts for one model.
 
     Attributes:
-        prefix: tokens that every row begins with.
+        prefix: tokens that open every text.
+        opening: the same; where texts begin with nothing and the first token would have nothing to be predicted from,
+            the end token, as lm-eval's own models take it.
         shortened: contexts so far that lost their beginning, since they were longer than the model reads.
     """
 
     def __init__(self, model: LanguageModel):
         """Texts for this model."""
         self.model, self.tokenizer, self.context = model, model.tokenizer, model.front.context
-        self.prefix = [model.tokenizer.start_id]
+        self.prefix = list(model.tokenizer.begin)
+        self.opening = self.prefix or [model.tokenizer.end_id] * model.process.shift
         self.shortened = 0
-        self._marks = self._known_marks()
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, which may be a rendered conversation."""
-        ids: list[int] = []
-        for i, piece in enumerate(_MARKED.split(text)):
-            if i % 2 and piece in self._marks:
-                ids += self._marks[piece]
-            elif piece:
-                ids += self.tokenizer.encode(f"{MARK}{piece}{MARK}" if i % 2 else piece)
-        return ids
+        """Tokens of a text, which may be a rendered conversation; without the prefix."""
+        pieces = [[text]]
+        if text.startswith(BORDER):
+            pieces = [self._parts(piece) for piece in text[1:].split(BORDER)]
+        (rows,) = encode_rows([pieces], self.tokenizer, self.prefix)
+        return [token for row in rows for token in row]
 
     def render(self, messages: Sequence[Message], *, answer: bool = True) -> str:
         """A conversation as text.
@@ -53,20 +54,16 @@ class Prompts:
         template = self.model.chat_template
         if template is None:
             name = self.model.path.name if self.model.path else "this model"
-            raise ConfigError(
-                f"{name} has no chat template: leave the chat template out, or take a model that was tuned"
-            )
+            raise ConfigError(f"{name} has no chat template: it knows no conversations; leave the chat template out")
         template.check(messages)
-        opened, parts = template.opened(messages), []
+        opened = template.opened(messages)
+        turns = [self._marked(template.opening)]
         for i, message in enumerate(opened):
-            turn = getattr(template, message["role"])
-            goes_on = not answer and i == len(opened) - 1
-            parts += [
-                _marked(turn.before),
-                message["content"].replace(MARK, ""),
-                "" if goes_on else _marked(turn.after),
-            ]
-        return "".join([*parts, _marked(template.cue) if answer else ""])
+            turn, content = getattr(template, message["role"]), message["content"]
+            content = re.sub(f"[{MARK}{BORDER}]", "", content.strip() if template.strip else content)
+            after = "" if not answer and i == len(opened) - 1 else self._marked(turn.after)
+            turns.append(self._marked(turn.before) + content + after)
+        return BORDER + BORDER.join([*turns, *([self._marked(template.cue), ""] if answer else [])])
 
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """What stands before a continuation, and its own tokens.
@@ -83,40 +80,40 @@ class Prompts:
         if not whole:
             raise ValueError("a continuation without tokens, behind an empty context: there is nothing to score")
         at = min(len(before), len(whole) - 1)
-        room = self.context - len(self.prefix) - (len(whole) - at)
+        opening = self.prefix if at else self.opening
+        room = self.context - len(opening) - (len(whole) - at)
         if room < 0:
             raise ValueError(
                 f"a continuation of {len(whole) - at} tokens, but the model reads {self.context}: {continuation[:40]!r}"
             )
-        return self._behind_prefix(whole[:at], room), whole[at:]
+        return self._behind(opening, whole[:at], room), whole[at:]
 
     def windows(self, text: str) -> list[tuple[list[int], list[int]]]:
         """A text in pieces that the model reads one by one, cut as `sfumato evaluate` does it."""
-        ids, room = self.encode(text), self.context - len(self.prefix)
-        return [(self.prefix, ids[begin : begin + room]) for begin in range(0, len(ids), room)]
+        ids, room = self.encode(text), self.context - len(self.opening)
+        return [(self.opening, ids[begin : begin + room]) for begin in range(0, len(ids), room)]
 
     def prompt(self, context: str, max_tokens: int) -> list[int]:
         """A context to go on from: at least half of what the model reads is its, the rest is left to write in."""
         limit = self.context - max_tokens if self.model.grows else max(self.context - max_tokens, self.context // 2)
         if (room := limit - len(self.prefix)) < 0:
             raise ValueError(f"max_gen_toks: got {max_tokens}, but the model holds {self.context} tokens in all")
-        return self._behind_prefix(self.encode(context), room)
+        ids = self.encode(context)
+        return self._behind(self.prefix if ids else self.opening, ids, room)
 
-    def _behind_prefix(self, ids: list[int], room: int) -> list[int]:
+    def _behind(self, opening: list[int], ids: list[int], room: int) -> list[int]:
         self.shortened += len(ids) > room
-        return [*self.prefix, *ids[max(0, len(ids) - room) :]]
+        return [*opening, *ids[max(0, len(ids) - room) :]]
 
-    def _known_marks(self) -> Mapping[str, list[int]]:
-        template = self.model.chat_template
-        if template is None:
-            return {}
-        marks = {"".join(template.cue): template.cue_ids}
-        for role in ("system", "user", "assistant"):
-            turn = getattr(template, role)
-            before, after = template.around(role)
-            marks |= {"".join(turn.before): before, "".join(turn.after): after}
-        return {name: ids for name, ids in marks.items() if name}
+    def _parts(self, piece: str) -> list[int | str]:
+        """A piece of a rendered conversation: special tokens, and the text between them."""
+        parts: list[int | str] = []
+        for i, part in enumerate(_MARKED.split(piece)):
+            token = self.tokenizer.special_id(part) if i % 2 else None
+            parts += [part] if token is None and part else [] if token is None else [token]
+        return parts
 
-
-def _marked(names: Sequence[str]) -> str:
-    return f"{MARK}{''.join(names)}{MARK}" if names else ""
+    def _marked(self, strings: Sequence[str]) -> str:
+        """Strings of a template, the names of special tokens told apart from text."""
+        special = (self.tokenizer.special_id(string) is not None for string in strings)
+        return "".join(f"{MARK}{s}{MARK}" if known else s for s, known in zip(strings, special, strict=True))
