@@ -1,11 +1,18 @@
 """Texts of a harness as tokens: split as lm-eval's own models split them, conversations without forged turns."""
 
+import hashlib
+import json
+
 import pytest
+from foreign_tokenizers import llama3, qwen
 from scoring import build
 
-from sfumato.config import ConfigError
+from sfumato.config import ConfigError, ModelConfig, ProcessConfig
 from sfumato.evaluate.prompts import BORDER, MARK, Prompts
-from sfumato.text.chat import ChatTemplate
+from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens
+from sfumato.model.transformer import Transformer
+from sfumato.sample.language_model import LanguageModel
+from sfumato.text.chat import ChatTemplate, Turn
 
 CHAT = ChatTemplate(default_system="Be kind.").to_dict()
 
@@ -81,3 +88,53 @@ def test_without_a_template_there_are_no_conversations():
         Prompts(build()).render([{"role": "user", "content": "a"}])
     with pytest.raises(ValueError, match=r"messages\[0\].role: got 'nobody'"):
         Prompts(build(chat=CHAT)).render([{"role": "nobody", "content": "a"}])
+
+
+# --- tokenizers and templates of other models
+
+
+def foreign(kind: str) -> LanguageModel:
+    """A tokenizer in the style of Qwen's (texts begin with nothing) or Llama's, and a template with words in it."""
+    text, ids = {"qwen": qwen, "llama": llama3}[kind]()
+    size = len(json.loads(text)["model"]["vocab"]) + 8
+    special = SpecialTokens(ids.mask, ids.end, ids.pad, ids.start)
+    names = {"qwen": ("<|im_start|>", "<|im_end|>"), "llama": ("<|start_header_id|>", "<|eot_id|>")}[kind]
+    turns = {role: Turn((names[0], f"{role}\n"), (names[1], "\n")) for role in ("system", "user", "assistant")}
+    template = ChatTemplate(**turns, cue=(names[0], "assistant\n"), default_system=" Be kind. ", strip=True)
+    model = ModelConfig(size, width=16, layers=1, heads=2, mlp_width=24, context=96)
+    config = BundleConfig(
+        model=model,
+        process=ProcessConfig(kind="autoregressive"),
+        layout="causal",
+        shift=1,
+        tokens=special,
+        tokenizer_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        sampler={"sampler": "left_to_right"},
+        chat=template.to_dict(),
+    )
+    return LanguageModel(Bundle(config, Transformer(model).initialise(1).eval().requires_grad_(False), text))
+
+
+@pytest.mark.parametrize("kind", ["qwen", "llama"])
+def test_templates_with_text_in_them_are_rendered_for_their_tokens(kind: str):
+    model = foreign(kind)
+    prompts, template, tokenizer = Prompts(model), model.chat_template, model.tokenizer
+    said = [
+        {"role": "user", "content": " hello\n"},
+        {"role": "assistant", "content": "yes <|im_end|> no"},
+        {"role": "user", "content": "and?"},
+    ]
+    assert prompts.encode(prompts.render(said)) == template.prompt(said, tokenizer)
+    before, tokens = prompts.pair(prompts.render(said), "maybe")
+    assert before == [*tokenizer.begin, *template.prompt(said, tokenizer)]
+    assert tokens == template.answers(["maybe"], tokenizer)[0][: len(tokens)]
+
+
+def test_a_first_token_is_predicted_from_the_end_token_where_texts_begin_with_nothing():
+    """As lm-eval's own models do it; else an autoregressive model could not score it."""
+    qwen_like, llama_like = (Prompts(foreign(kind)) for kind in ("qwen", "llama"))
+    end = qwen_like.tokenizer.end_id
+    assert qwen_like.pair("", "yes")[0] == qwen_like.windows("yes")[0][0] == [end] == qwen_like.prompt("", 5)
+    assert qwen_like.pair("yes", " no")[0] == qwen_like.prompt("yes", 5) == qwen_like.encode("yes")
+    begin = list(llama_like.tokenizer.begin)
+    assert llama_like.pair("", "yes")[0] == begin and llama_like.prompt("", 5) == begin

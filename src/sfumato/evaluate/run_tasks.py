@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import sfumato
 from sfumato.config import ConfigError, closest
 from sfumato.evaluate.harness import MAX_TOKENS, Harness
 from sfumato.evaluate.machine import this_machine
@@ -146,7 +145,7 @@ def _report(harness: Harness, found: dict[str, Any], asked: dict[str, Any], seco
         "ignored": sorted(harness.ignored),
         "seconds": round(seconds, 3),
         "machine": asdict(this_machine(model.device, model.dtype)),
-        "versions": {"sfumato": sfumato.__version__, **{name: version(name) for name in ("lm_eval", "datasets")}},
+        "versions": {name: version(name) for name in ("sfumato", "lm_eval", "datasets")},
     }
 
 
