@@ -52,6 +52,9 @@ def test_a_constraint_and_guidance_hold_for_all_lines(call, source: Path, tmp_pa
     assert call("--one-of", " red, ball", "--guidance", "0.5")[0] == 0
     for line in (tmp_path / "out.jsonl").read_text().splitlines():
         assert json.loads(line)["completion"] in ("red", "ball")
+    source.write_text('{"prompt": "Once"}\n{"template": "a {2} b"}\n')
+    assert f"{source}:2: constraint: works on an open end" in call("--one-of", " red, ball")[2]
+    source.write_text('{"prompt": "Once"}\n{"prompt": "It"}\n')
     code, _, err = call("--one-of", " red, mouse", "--guidance", "0.5")
     assert code == 2 and "not what this run would write" in err
 

@@ -143,6 +143,8 @@ def test_a_text_without_the_stop_string_is_as_it_was(model: LanguageModel):
         ({"messages": [{"role": "user"}]}, "content: expected text"),
         ({"template": "a {2} b", "length": 4}, "length: goes with a prompt"),
         ({"prompt": "a " * 200}, "prompt too long"),
+        ({"prompt": "a", "max_tokens": 8, "block": 2, "steps": 3}, r"requests\[1\]: steps: got 3, expected at least 4"),
+        ({"prompt": "a", "sampler": "ddim"}, "does not make sense for a model with the masked process"),
     ],
 )
 def test_a_bad_request_is_named_by_its_place(model: LanguageModel, request_: dict, message: str):

@@ -20,7 +20,7 @@ from sfumato.evaluate.machine import weights_sha256
 from sfumato.sample.front import Plan
 from sfumato.sample.journal import Journal
 from sfumato.sample.language_model import LanguageModel
-from sfumato.sample.many import Asked, write_many
+from sfumato.sample.many import Asked, Many
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is, and of how much."""
@@ -131,7 +131,7 @@ class Answers:
         missing = [i for i, key in enumerate(keys) if key not in self._there]
         resumed = len(asked) - len(missing)
         todo: Iterator[Asked] = (asked[i] for i in missing)
-        written = write_many(self.model, todo, batch=self.how.batch, settings=self.plan.settings)
+        written = Many(self.model, self.plan.settings).write(todo, self.how.batch)
         for done, (i, generation) in enumerate(zip(missing, written, strict=True), resumed + 1):
             stats = generation.stats
             self._keep(keys[i], {"text": generation.completion, "nfe": stats.nfe, "tokens": stats.committed})

@@ -35,7 +35,7 @@ class Prompts:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, which may be a rendered conversation; without the prefix."""
-        pieces = [[text]]
+        pieces: list[list[int | str]] = [[text]]
         if text.startswith(BORDER):
             pieces = [self._parts(piece) for piece in text[1:].split(BORDER)]
         (rows,) = encode_rows([pieces], self.tokenizer, self.prefix)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.sample.journal import Journal
-from sfumato.sample.many import Asked, Requests, write_many
+from sfumato.sample.many import Asked, Many, Requests
 from sfumato.sample.settings import Settings
 from sfumato.sample.writing import Generation
 
@@ -95,10 +95,11 @@ def write_file(
     if Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
         raise ValueError(f"{target}: input and output are the same file; name another output")
     requests, made = Requests(model.front, **defaults), _Maker(model, about)
-    total = _count(Path(source), requests, on_error)
+    run = Many(model, requests.plan.settings, constraint=constraint, guidance=guidance)
+    total = _count(Path(source), requests, run, on_error)
     start, waiting, tokens, nfe, texts = time.perf_counter(), deque[Line](), 0, 0, 0
     with Journal(target) as journal:
-        lines = _lines(Path(source), requests)
+        lines = _lines(Path(source), requests, run)
         done = resumed = _resume(journal, lines, made, total)
         errors = sum("error" in record for record in journal.there)
 
@@ -119,8 +120,7 @@ def write_file(
                 if line.asked is not None:
                     return
 
-        how = {"batch": batch, "settings": requests.plan.settings, "constraint": constraint, "guidance": guidance}
-        for generation in write_many(model, asked(), **how):
+        for generation in run.write(asked(), batch):
             answer(generation)
             tokens, nfe, texts = tokens + generation.stats.committed, nfe + generation.stats.nfe, texts + 1
             if progress:
@@ -171,10 +171,10 @@ def _resume(journal: Journal, lines: Iterator[Line], made: _Maker, total: int) -
     return len(journal.there)
 
 
-def _count(source: Path, requests: Requests, on_error: str) -> int:
+def _count(source: Path, requests: Requests, run: Many, on_error: str) -> int:
     """The lines of a file; the first broken one ends the run before it has begun."""
     count = 0
-    for line in _lines(source, requests):
+    for line in _lines(source, requests, run):
         if line.error and on_error == "stop":
             raise ValueError(f"{line.where}: {line.error}")
         count += 1
@@ -183,7 +183,7 @@ def _count(source: Path, requests: Requests, on_error: str) -> int:
     return count
 
 
-def _lines(source: Path, requests: Requests) -> Iterator[Line]:
+def _lines(source: Path, requests: Requests, run: Many) -> Iterator[Line]:
     number = 0  # of the request: its seed
     with source.open("rb") as file:
         for at, raw in enumerate(file, 1):
@@ -193,6 +193,7 @@ def _lines(source: Path, requests: Requests) -> Iterator[Line]:
             try:
                 content = _content(raw, plain=source.suffix == ".txt", first=at == 1)
                 asked = requests.read({key: content[key] for key in content if key not in CARRIED}, number)
+                run.check(asked)
                 yield Line(f"{source}:{at}", content, asked)
             except ValueError as error:
                 yield Line(f"{source}:{at}", content, None, str(error))

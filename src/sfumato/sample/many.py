@@ -106,54 +106,68 @@ def _row(front: Front, kind: str, given: Any, max_tokens: int | None, length: in
     return front.row(given, 64 if max_tokens is None else max_tokens, template=kind == "template", length=length)
 
 
-def write_many(
-    model: "LanguageModel",
-    asked: Iterable[Asked],
-    *,
-    batch: int = 8,
-    settings: Settings | None = None,
-    constraint: Constraint | None = None,
-    guidance: Guidance | Sequence[Guidance] | float = (),
-) -> Iterator[Generation]:
-    """Write texts in one run of the decoder, the next one joining as soon as another is done.
+class Many:
+    """A run of the decoder over texts that are asked for, each joining as soon as another one is done.
 
-    A text is a function of its request and its seed: it depends neither on the others nor on `batch`, beyond the
-    rounding of the network's arithmetic. Time and positions of a text are those of the run while it was written.
-
-    Args:
-        model: writes.
-        asked: read as there is room.
-        batch: texts written at a time.
-        settings: those of the decoder (`SHARED`) hold for all texts.
-        constraint: what every text obeys.
-        guidance: as in `LanguageModel.generate`, for every text.
-
-    Yields:
-        The texts, in the order in which they were asked for.
-
-    Raises:
-        ValueError: a number out of range, or a request that the decoder refuses.
+    A text is a function of its request and its seed: it depends neither on the others nor on how many are written at a
+    time, beyond the rounding of the network's arithmetic. Time and positions of a text are those of the run while it
+    was written.
     """
-    if batch < 1:
-        raise ValueError(f"batch: expected at least 1, got {batch}")
-    shared, steered = settings or Settings(), as_guidance(guidance)
-    decoder = model.decoder(Reuse.chosen(shared.cache, model.layout, shared.refresh), compiled=shared.compile)
-    writing = Writing(model.front, decoder, constraint=constraint)
 
-    def texts() -> Iterator[Text]:
-        for number, one in enumerate(asked):
-            if steered or constraint:
-                model.check_window(one.row, "guidance" if steered else "constraint")
-            text = writing.text(number, one.row, one.plan, one.seed)
-            text.guidance, text.stops = steered, one.stops
-            yield text
+    def __init__(
+        self,
+        model: "LanguageModel",
+        settings: Settings | None = None,
+        *,
+        constraint: Constraint | None = None,
+        guidance: Guidance | Sequence[Guidance] | float = (),
+    ):
+        """A run that has not begun.
 
-    early, turn = dict[int, Generation](), 0
-    for text in writing.finished(texts(), batch):
-        early[text.number] = writing.generation(text)
-        while turn in early:
-            yield early.pop(turn)
-            turn += 1
+        Args:
+            model: writes.
+            settings: those of the decoder (`SHARED`) hold for all texts.
+            constraint: what every text obeys.
+            guidance: as in `LanguageModel.generate`, for every text.
+        """
+        shared, self.model = settings or Settings(), model
+        self.guidance = as_guidance(guidance, whole=model.bundle.config.tokens.start is None)
+        decoder = model.decoder(Reuse.chosen(shared.cache, model.layout, shared.refresh), compiled=shared.compile)
+        self.writing = Writing(model.front, decoder, constraint=constraint)
+
+    def check(self, asked: Asked) -> None:
+        """Refuse, before anything is written, what the decoder cannot write (ValueError)."""
+        self.writing.decoder.check(self.writing.request(self._text(0, asked)))
+
+    def write(self, asked: Iterable[Asked], batch: int) -> Iterator[Generation]:
+        """Write them.
+
+        Args:
+            asked: read as there is room.
+            batch: texts written at a time.
+
+        Yields:
+            The texts, in the order in which they were asked for.
+
+        Raises:
+            ValueError: no room for even one text at a time, or what `check` refuses.
+        """
+        if batch < 1:
+            raise ValueError(f"batch: expected at least 1, got {batch}")
+        texts = (self._text(number, one) for number, one in enumerate(asked))
+        early, turn = dict[int, Generation](), 0
+        for text in self.writing.finished(texts, batch):
+            early[text.number] = self.writing.generation(text)
+            while turn in early:
+                yield early.pop(turn)
+                turn += 1
+
+    def _text(self, number: int, asked: Asked) -> Text:
+        if self.guidance or self.writing.constraint:
+            self.model.check_window(asked.row, "guidance" if self.guidance else "constraint")
+        text = self.writing.text(number, asked.row, asked.plan, asked.seed)
+        text.guidance, text.stops = self.guidance, asked.stops
+        return text
 
 
 def generate_many(
@@ -165,15 +179,17 @@ def generate_many(
     guidance: Guidance | Sequence[Guidance] | float = (),
     **defaults: Any,
 ) -> Iterator[Generation]:
-    """What `LanguageModel.generate_many` does: `Requests` and `write_many` in one."""
+    """What `LanguageModel.generate_many` does: `Requests` and `Many` in one."""
     known = Requests(model.front, **defaults)
+    run = Many(model, known.plan.settings, constraint=constraint, guidance=guidance)
 
     def asked() -> Iterator[Asked]:
         for number, request in enumerate(requests):
             try:
-                yield known.read(request, number)
+                one = known.read(request, number)
+                run.check(one)
             except ValueError as error:
                 raise ValueError(f"requests[{number}]: {error}") from None
+            yield one
 
-    settings = known.plan.settings
-    return write_many(model, asked(), batch=batch, settings=settings, constraint=constraint, guidance=guidance)
+    return run.write(asked(), batch)
