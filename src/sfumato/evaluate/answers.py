@@ -89,7 +89,7 @@ class Answers:
             progress: see there.
 
         Raises:
-            ConfigError: an estimator that is not for this model.
+            ConfigError: an estimator that is not for this model, or a file of something else.
         """
         self.model, self.plan, self.how, self.progress = model, plan, how, progress
         self.estimator = check_estimator(model, how.estimator)
@@ -100,7 +100,11 @@ class Answers:
         measured = {name: value for name, value in asdict(how).items() if name != "batch"}
         self._identity = [self.weights, str(model.dtype), asdict(plan.settings), measured]
         self._journal = Journal(keep) if keep else None
-        self._there = {line["key"]: line for line in self._journal.there} if self._journal else {}
+        self._there: dict[str, dict[str, Any]] = {}
+        for line in self._journal.there if self._journal else []:
+            if "key" not in line:
+                raise ConfigError(f"{keep}: holds something else than answers; name another file")
+            self._there[line["key"]] = line
 
     def likelihoods(self, kind: str, items: Sequence[Continuation], *, greedy: bool = False) -> list[dict[str, Any]]:
         """Of each continuation `nats` (negative log-likelihood), `stderr` and, if that is asked for, `greedy`."""

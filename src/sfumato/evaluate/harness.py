@@ -72,8 +72,8 @@ class Harness(LM):
             greedy: find out whether a continuation is what greedy decoding writes (`evaluate.greedy`), which a few
                 metrics ask for; else it counts as not.
             keep: file that keeps every answer, for a run that is stopped to go on with.
-            progress: told what is being done, how much of it is, and of how much.
-            device: auto, cpu, cuda or mps.
+            progress: told what is being done, how much of it is, and of how much; None = a bar, in a terminal.
+            device: auto, cpu, cuda or mps; lm-eval's default, cuda:0, is taken for auto.
             dtype: auto, float32 or bfloat16.
             max_batch_size: lm-eval's, for automatic batch sizes; there are none here.
             max_tokens: length of answers, whatever a task says.
@@ -83,6 +83,7 @@ class Harness(LM):
             ValueError: an impossible or unknown setting, or a model that cannot be loaded.
         """
         super().__init__()
+        device = "auto" if device == "cuda:0" else device
         self.model = (
             pretrained if isinstance(pretrained, LanguageModel) else LanguageModel.load(pretrained, device, dtype)
         )
@@ -95,7 +96,7 @@ class Harness(LM):
         self.max_tokens, self.prompts, self.ignored = max_tokens, Prompts(self.model), set[str]()
         how = How(estimator, samples, seed, 8 if batch_size == "auto" else int(batch_size), greedy)
         plan = self.model.front.plan({**self.chosen, "seed": seed})
-        self.answers = Answers(self.model, plan, how, keep=keep, progress=progress)
+        self.answers = Answers(self.model, plan, how, keep=keep, progress=progress or _bars())
 
     # --- what lm-eval asks ---
 
@@ -186,6 +187,22 @@ def _noise(place: Sequence[Any]) -> int:
 
 def _listed(until: Any) -> list[str]:
     return [until] if isinstance(until, str) else list(until or [])
+
+
+def _bars() -> Progress:
+    """Bars as lm-eval's other models draw them; none where there is no terminal."""
+    from tqdm import tqdm
+
+    drawn: dict[str, Any] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        if what not in drawn:
+            drawn[what] = tqdm(desc=what, total=total, disable=None)
+        drawn[what].update(done - drawn[what].n)
+        if done >= total:
+            drawn.pop(what).close()
+
+    return show
 
 
 if __name__ == "__main__":
