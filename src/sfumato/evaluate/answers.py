@@ -103,6 +103,7 @@ class Answers:
         self._there: dict[str, dict[str, Any]] = {}
         for line in self._journal.there if self._journal else []:
             if "key" not in line:
+                self.close()
                 raise ConfigError(f"{keep}: holds something else than answers; name another file")
             self._there[line["key"]] = line
 

@@ -31,7 +31,9 @@ class Journal:
             self._file.truncate(whole)
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append a line; once this returns, it outlives the process."""
+        """Append a line; once this returns, it outlives the process. A file that was closed is opened again."""
+        if self._file.closed:
+            self._file = self.path.open("ab")
         try:
             line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError:  # a lone surrogate, which JSON can spell and UTF-8 cannot
@@ -49,6 +51,8 @@ class Journal:
 
     def close(self) -> None:
         """Bring everything to the disk."""
+        if self._file.closed:
+            return
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
