@@ -98,6 +98,7 @@ def describe(model: "LanguageModel") -> dict[str, Any]:
         "special_tokens": asdict(config.tokens),
         "chat": config.chat,
         "sampler": asdict(Settings().with_defaults(config.sampler, {})),
+        "quantised": asdict(config.quantised) if config.quantised else None,
         "made": config.made,
         **({"adapter": asdict(model.bundle.adapter.config)} if model.bundle.adapter else {}),
     }

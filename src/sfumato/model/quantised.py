@@ -112,7 +112,9 @@ class QuantisedMatrix(nn.Module):
         peak_N1 = x_NI.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / GREATEST["float8"]
         codes_NI = (x_NI / peak_N1).to(torch.float8_e4m3fn)
         scale_1O = self.scale.view(1, -1).float()
-        y_NO = torch._scaled_mm(codes_NI, self.weight.view(torch.float8_e4m3fn).t(), peak_N1, scale_1O, out_dtype=torch.bfloat16)
+        y_NO = torch._scaled_mm(
+            codes_NI, self.weight.view(torch.float8_e4m3fn).t(), peak_N1, scale_1O, out_dtype=torch.bfloat16
+        )
         return y_NO.to(x_NI.dtype)
 
     def num_parameters(self) -> int:

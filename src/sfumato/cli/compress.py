@@ -1,0 +1,221 @@
+"""`sfumato compress`: a smaller model, and what it lost and gained."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sfumato.cli.chosen import DEVICES, DTYPES
+from sfumato.cli.progress import Bar, progress
+from sfumato.config import ConfigError, DataConfig, Source, argument, option, parse
+
+if TYPE_CHECKING:
+    from sfumato.compress.calibration import Calibration
+    from sfumato.data.batches import Batch
+    from sfumato.data.cache import Corpus
+    from sfumato.model.bundle import Bundle
+    from sfumato.sample.language_model import LanguageModel
+
+HELD_OUT = 0.05  # of the documents
+PROMPT = 16  # tokens of a held-out text that are given when both models write
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of this command."""
+
+    model: str = argument("folder of the model, or the name of one that comes along")
+    out: str = argument("folder of the smaller one")
+    data: tuple[str, ...] = option((), "text of its kind: file, folder or hf:NAME; a part is held out to measure with")
+    field: str = option("text", "the key of a record that holds the text")
+    quantise: str = option("", "bits of the matrices", ("", "int8", "int4", "dynamic", "float8"))
+    group: int = option(32, "int4: numbers that share a scale", at_least=2)
+    keep: tuple[str, ...] = option((), "not quantised: parts of matrices' names, such as blocks.0.,down")
+    calibration: int = option(32, "rows of text that decide what goes; 0 rounds without looking", at_least=0)
+    rows: int = option(32, "rows of held-out text that the result is measured on", at_least=1)
+    n: int = option(8, "texts that both models write for the speed", at_least=1)
+    max_tokens: int = option(64, "their length, in tokens", at_least=1)
+    seed: int = option(0, "all randomness follows from it", at_least=0, below=2**63)
+    device: str = option("auto", "where to compute", DEVICES)
+    dtype: str = option("auto", "arithmetic of what is not quantised", DTYPES)
+    json: bool = option(False, "write JSON, and nothing else, to standard output")
+
+
+def run(words: list[str], out: TextIO) -> None:
+    """Compress a model, and print it beside the original."""
+    about = "Make a model smaller, and measure the result against the original on held-out text."
+    options = parse(Options, words, "sfumato compress", about)
+    if not options.data:
+        raise ConfigError("missing --data FILE: text to choose by and to measure with; see sfumato compress --help")
+    if not options.quantise:
+        raise ConfigError("nothing to do: give --quantise; see sfumato compress --help")
+    from sfumato.train.memory import keep_buffers
+
+    keep_buffers()
+    with progress() as bar:
+        bar.begin("loading the model")
+        result = _compress(options, bar)
+    if options.json:
+        import json
+
+        print(json.dumps(result, allow_nan=False), file=out)
+    else:
+        _print(result, out)
+
+
+def _compress(options: Options, bar: Bar) -> dict[str, Any]:
+    """Make it, save it, and everything that `--json` tells."""
+    from sfumato.compress.quantise import check_kind, quantised
+    from sfumato.data.batches import held_out_rows
+    from sfumato.model.adapter import identity
+    from sfumato.sample.language_model import LanguageModel
+
+    original = LanguageModel.load(options.model, options.device, options.dtype)
+    assert original.path is not None
+    if options.quantise:
+        check_kind(options.quantise, original.device)
+    corpora = _corpora(options, original, bar)
+    context = original.bundle.config.model.context
+    rows, size = held_out_rows(corpora, context, original.tokenizer, at_most=options.rows * (context - 1))
+    calibration = _calibration(options, original, corpora)
+
+    bundle = original.bundle
+    how: dict[str, Any] = {"model": options.model, "sha256": identity(original.path), "seed": options.seed}
+    how |= {"calibration_rows": options.calibration}
+    if options.quantise:
+        bar.begin("quantising", bundle.config.model.layers + 1)
+        bundle = quantised(
+            bundle,
+            options.quantise,
+            group=options.group,
+            keep=options.keep,
+            calibration=calibration,
+            progress=lambda done, _: bar.show(done),
+        )
+        how |= {"quantised": options.quantise}
+    bundle = replace(bundle, config=replace(bundle.config, made={**bundle.config.made, "compressed": how}))
+    _save(bundle, Path(options.out))
+    compressed = LanguageModel.load(options.out, options.device, options.dtype)
+    return {
+        "model": options.model,
+        "out": options.out,
+        "how": how,
+        **_measured(options, original, compressed, rows, size, bar),
+    }
+
+
+def _save(bundle: "Bundle", folder: Path) -> None:
+    """In the precision in which training writes bundles."""
+    import torch
+
+    bundle.save(folder, torch.bfloat16)
+
+
+def _corpora(options: Options, model: "LanguageModel", bar: Bar) -> "list[Corpus]":
+    """The text, a part of it held out; conversations where the model knows them."""
+    from sfumato.data.cache import open_corpora
+    from sfumato.train.denoising import turns
+
+    bar.begin("reading the text")
+    data = DataConfig(tuple(Source(path, field=options.field) for path in options.data), held_out=HELD_OUT)
+    encoder = turns(model.bundle.config) if model.bundle.config.chat else None
+    return open_corpora(data, model.tokenizer, lambda path, n, tokens: bar.show(n, f"{path}: {n} documents"), encoder)
+
+
+def _calibration(options: Options, model: "LanguageModel", corpora: "list[Corpus]") -> "Calibration | None":
+    """Rows that are not held out."""
+    from sfumato.compress.calibration import Calibration
+    from sfumato.data.batches import Stream
+
+    if not options.calibration:
+        return None
+    context, weights = model.bundle.config.model.context, [1.0] * len(corpora)
+    stream = Stream(corpora, weights, context=context, tokenizer=model.tokenizer, seed=options.seed)
+    batch = stream.rows(options.calibration)
+    return Calibration(model.process, model.layout, batch, model.device, options.seed)
+
+
+def _measured(
+    options: Options, original: "LanguageModel", compressed: "LanguageModel", rows: "Batch", size: int, bar: Bar
+) -> dict[str, Any]:
+    """Quality and cost of both, and the machine."""
+    from sfumato.compress.report import costs, quality
+    from sfumato.evaluate.machine import this_machine
+
+    bar.begin("measuring the likelihood", 2 * len(rows.tokens_BL))
+    found = quality(original, compressed, rows, size, seed=options.seed, progress=lambda done, _: bar.show(done))
+    texts = [rows.tokens_BL[i % len(rows.tokens_BL)] for i in range(options.n)]
+    prompts = [original.tokenizer.decode(text[1 : PROMPT + 1].tolist()) for text in texts]
+    bar.begin("writing", 2 * options.n)
+    before, after = costs(
+        original,
+        compressed,
+        prompts,
+        max_tokens=options.max_tokens,
+        seed=options.seed,
+        progress=lambda done, _: bar.show(done),
+    )
+    machine = this_machine(original.device, original.dtype)
+    return {
+        "quality": asdict(found),
+        "original": asdict(before),
+        "compressed": asdict(after),
+        "machine": asdict(machine),
+    }
+
+
+def _print(result: dict[str, Any], out: TextIO) -> None:
+    """The table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sfumato.evaluate.machine import Machine
+
+    console = Console(file=out, markup=False, highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for title in ("original", "compressed", "change"):
+        table.add_column(title, justify="right")
+    for row in [*_quality_rows(result["quality"]), *_cost_rows(result["original"], result["compressed"])]:
+        table.add_row(*row)
+    console.print(table)
+    found = result["quality"]
+    for line in (
+        "",
+        f"{found['rows']} held-out rows, {found['samples']} noisings of each, the same for both, seed {found['seed']}; "
+        "+- is a standard error; <= an upper bound",
+        "speed: both write the same texts in turn, after a warm-up (slowest-fastest round)",
+        Machine(**result["machine"]).line,
+        f"{result['out']}: try it: sfumato info {result['out']}",
+    ):
+        console.print(line, soft_wrap=True)
+
+
+def _quality_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    sign = "<= " if found["kind"] == "bound" else ""
+    figures = [("bits/byte", found["bits_per_byte"])]
+    figures += [(f"nats/token, noise {one['low']:g} to {one['high']:g}", one["nats"]) for one in found["levels"]]
+    return [
+        (
+            name,
+            f"{sign}{one['original']:.4f}",
+            f"{sign}{one['compressed']:.4f}",
+            f"{one['difference']:+.4f} +- {one['stderr']:.4f}",
+        )
+        for name, one in figures
+    ]
+
+
+def _cost_rows(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows = [_row("parameters", old["parameters"], new["parameters"], "{:,}")]
+    for title, name in (("on disk", "disk"), ("in memory", "memory"), ("peak memory, writing", "peak")):
+        before, after = (one[f"{name}_bytes"] for one in (old, new))
+        if before is not None and after is not None:
+            rows.append(_row(f"{title}, MiB", before / 2**20, after / 2**20, "{:,.2f}"))
+    rows.append(_row("forward passes a text", old["nfe"], new["nfe"], "{:.1f}"))
+    rows.append(_row("tokens/s", old["tokens_per_second"], new["tokens_per_second"], "{:,.0f}"))
+    spread = [f"({one['slowest']:,.0f}-{one['fastest']:,.0f})" for one in (old, new)]
+    return [*rows, ("", *spread, "")]
+
+
+def _row(title: str, old: float, new: float, form: str) -> tuple[str, str, str, str]:
+    return title, form.format(old), form.format(new), f"x {new / old:.2f}"
