@@ -10,6 +10,7 @@ from sfumato.config import ConfigError, DataConfig, Source, argument, option, pa
 
 if TYPE_CHECKING:
     from sfumato.compress.calibration import Calibration
+    from sfumato.compress.shape import Shape
     from sfumato.data.batches import Batch
     from sfumato.data.cache import Corpus
     from sfumato.model.bundle import Bundle
@@ -27,6 +28,12 @@ class Options:
     out: str = argument("folder of the smaller one")
     data: tuple[str, ...] = option((), "text of its kind: file, folder or hf:NAME; a part is held out to measure with")
     field: str = option("text", "the key of a record that holds the text")
+    parameters: float = option(1.0, "prune to this share of the parameters, in a balanced shape", at_least=0, at_most=1)
+    layers: int = option(0, "prune to so many layers; 0 = all", at_least=0)
+    heads: int = option(0, "prune to so many attention heads in a layer; 0 = all", at_least=0)
+    mlp_width: int = option(0, "prune to so many units of each layer's MLP; 0 = all", at_least=0)
+    heal_tokens: int = option(0, "train what was pruned on so many tokens of the text, to say what the original says")
+    lr: float = option(5e-4, "peak learning rate of that training", at_least=0)
     quantise: str = option("", "bits of the matrices", ("", "int8", "int4", "dynamic", "float8"))
     group: int = option(32, "int4: numbers that share a scale", at_least=2)
     keep: tuple[str, ...] = option((), "not quantised: parts of matrices' names, such as blocks.0.,down")
@@ -39,21 +46,30 @@ class Options:
     dtype: str = option("auto", "arithmetic of what is not quantised", DTYPES)
     json: bool = option(False, "write JSON, and nothing else, to standard output")
 
+    @property
+    def prunes(self) -> bool:
+        """Whether anything is cut out."""
+        return self.parameters < 1 or bool(self.layers or self.heads or self.mlp_width)
 
-def run(words: list[str], out: TextIO) -> None:
-    """Compress a model, and print it beside the original."""
+
+def run(words: list[str], out: TextIO) -> int | None:
+    """Compress a model, and print it beside the original; the exit code is as that of `sfumato train`."""
     about = "Make a model smaller, and measure the result against the original on held-out text."
     options = parse(Options, words, "sfumato compress", about)
     if not options.data:
         raise ConfigError("missing --data FILE: text to choose by and to measure with; see sfumato compress --help")
-    if not options.quantise:
-        raise ConfigError("nothing to do: give --quantise; see sfumato compress --help")
+    if not options.prunes and not options.quantise:
+        raise ConfigError("nothing to do: give --parameters, --layers, --heads, --mlp-width or --quantise; see --help")
+    if options.heal_tokens and not options.prunes:
+        raise ConfigError("--heal-tokens: nothing was pruned that could heal; give --parameters 0.5, for example")
     from sfumato.train.memory import keep_buffers
 
     keep_buffers()
     with progress() as bar:
         bar.begin("loading the model")
         result = _compress(options, bar)
+    if isinstance(result, int):
+        return result
     if options.json:
         import json
 
@@ -62,9 +78,12 @@ def run(words: list[str], out: TextIO) -> None:
         _print(result, out)
 
 
-def _compress(options: Options, bar: Bar) -> dict[str, Any]:
-    """Make it, save it, and everything that `--json` tells."""
-    from sfumato.compress.quantise import check_kind, quantised
+def _compress(options: Options, bar: Bar) -> dict[str, Any] | int:
+    """Make it, save it, and all that `--json` tells; or the exit code of a run that was stopped."""
+    import shutil
+
+    import torch
+
     from sfumato.data.batches import held_out_rows
     from sfumato.model.adapter import identity
     from sfumato.sample.language_model import LanguageModel
@@ -72,42 +91,112 @@ def _compress(options: Options, bar: Bar) -> dict[str, Any]:
     original = LanguageModel.load(options.model, options.device, options.dtype)
     assert original.path is not None
     if options.quantise:
+        from sfumato.compress.quantise import check_kind
+
         check_kind(options.quantise, original.device)
-    corpora = _corpora(options, original, bar)
-    context = original.bundle.config.model.context
+    corpora, context = _corpora(options, original, bar), original.bundle.config.model.context
     rows, size = held_out_rows(corpora, context, original.tokenizer, at_most=options.rows * (context - 1))
     calibration = _calibration(options, original, corpora)
-
-    bundle = original.bundle
-    how: dict[str, Any] = {"model": options.model, "sha256": identity(original.path), "seed": options.seed}
+    bundle, how = original.bundle, {"model": options.model, "sha256": identity(original.path), "seed": options.seed}
     how |= {"calibration_rows": options.calibration}
+    if options.prunes:
+        bundle, how, stopped = _smaller(options, original, calibration, how, bar)
+        if stopped:
+            return 128 + stopped
     if options.quantise:
-        bar.begin("quantising", bundle.config.model.layers + 1)
-        bundle = quantised(
-            bundle,
-            options.quantise,
-            group=options.group,
-            keep=options.keep,
-            calibration=calibration,
-            progress=lambda done, _: bar.show(done),
-        )
-        how |= {"quantised": options.quantise}
-    bundle = replace(bundle, config=replace(bundle.config, made={**bundle.config.made, "compressed": how}))
-    _save(bundle, Path(options.out))
+        bundle, how = _rounded(options, bundle, calibration, how, bar)
+    bundle = replace(bundle, config=replace(bundle.config, made={**original.bundle.config.made, "compressed": how}))
+    bundle.save(Path(options.out), torch.bfloat16)  # as training writes bundles
     compressed = LanguageModel.load(options.out, options.device, options.dtype)
-    return {
-        "model": options.model,
-        "out": options.out,
-        "how": how,
-        **_measured(options, original, compressed, rows, size, bar),
-    }
+    found = _measured(options, original, compressed, rows, size, bar)
+    shutil.rmtree(_workplace(options), ignore_errors=True)
+    return {"model": options.model, "out": options.out, "how": how, **found}
 
 
-def _save(bundle: "Bundle", folder: Path) -> None:
-    """In the precision in which training writes bundles."""
+def _workplace(options: Options) -> Path:
+    """Where healing keeps its checkpoints until the result is measured."""
+    out = Path(options.out)
+    return out.with_name(out.name + ".healing")
+
+
+def _smaller(
+    options: Options, original: "LanguageModel", calibration: "Calibration | None", how: dict[str, Any], bar: Bar
+) -> "tuple[Bundle, dict[str, Any], int]":
+    """The pruned and healed bundle, how it was made, and the signal that stopped that, or 0."""
     import torch
 
-    bundle.save(folder, torch.bfloat16)
+    from sfumato.compress.heal import heal, recipe_for
+    from sfumato.compress.importance import importance
+    from sfumato.compress.prune import best_shape, pruned
+    from sfumato.model.bundle import Bundle
+
+    if calibration is None:
+        raise ConfigError("--calibration 0: pruning chooses by what the model makes of text; give some rows")
+    shape, place = _shape(options, original), _workplace(options)
+    how = {**how, "pruned": asdict(shape) if shape else options.parameters}
+    if options.heal_tokens and (place / "pruned").is_dir():  # of the same command, which was stopped
+        bundle = Bundle.load(place / "pruned", original.device)
+        if bundle.config.made.get("compressed") != how:
+            raise ConfigError(f"{place}: belongs to another compression; delete it, or name another OUT")
+    else:
+        bar.begin("measuring importance", options.calibration)
+        found = importance(original.denoiser, calibration, lambda done, _: bar.show(done))
+        bar.begin("choosing a shape")
+        shape = shape or best_shape(original.bundle, found, calibration, options.parameters, lambda n, _: bar.show(n))
+        bundle = pruned(original.bundle, found, shape)
+        bundle = replace(bundle, config=replace(bundle.config, made={**bundle.config.made, "compressed": how}))
+    if not options.heal_tokens:
+        return bundle, how, 0
+    from sfumato.cli.train import Watch
+
+    bundle.save(place / "pruned", torch.bfloat16)
+    watch, data = Watch(place / "run", bar), _data(options)
+    tokens, seed = options.heal_tokens, options.seed
+    recipe = recipe_for(place / "pruned", bundle.config, data, tokens, lr=options.lr, seed=seed)
+    folder, stopped = heal(recipe, original.bundle, place / "run", watcher=watch, reading=watch.reading)
+    if folder is None:
+        bar.say(f"stopped; all is saved in {place}: run the same command again to continue")
+        return bundle, how, stopped
+    return Bundle.load(folder, original.device), {**how, "healed_tokens": tokens}, 0
+
+
+def _shape(options: Options, original: "LanguageModel") -> "Shape | None":
+    """What is kept, as the flags say; None = what is best for so many parameters."""
+    from sfumato.compress.shape import Shape, candidates
+
+    model = original.bundle.config.model
+    flags = {name: getattr(options, name) for name in ("layers", "heads", "mlp_width")}
+    if options.parameters < 1:
+        if any(flags.values()):
+            raise ConfigError("--parameters chooses layers, heads and MLP width itself; give it or those")
+        candidates(model, options.parameters)  # which refuses what cannot be, before any work is done
+        return None
+    shape = Shape(*(flags[name] or getattr(model, name) for name in flags))
+    shape.config(model)  # likewise
+    return shape
+
+
+def _rounded(
+    options: Options, bundle: "Bundle", calibration: "Calibration | None", how: dict[str, Any], bar: Bar
+) -> "tuple[Bundle, dict[str, Any]]":
+    """The quantised bundle, and how it was made."""
+    from sfumato.compress.quantise import quantised
+
+    bar.begin("quantising", bundle.config.model.layers + 1)
+    bundle = quantised(
+        bundle,
+        options.quantise,
+        group=options.group,
+        keep=options.keep,
+        calibration=calibration,
+        progress=lambda done, _: bar.show(done),
+    )
+    return bundle, {**how, "quantised": options.quantise}
+
+
+def _data(options: Options) -> DataConfig:
+    """The text that was named, a part of it held out."""
+    return DataConfig(tuple(Source(path, field=options.field) for path in options.data), held_out=HELD_OUT)
 
 
 def _corpora(options: Options, model: "LanguageModel", bar: Bar) -> "list[Corpus]":
@@ -116,9 +205,10 @@ def _corpora(options: Options, model: "LanguageModel", bar: Bar) -> "list[Corpus
     from sfumato.train.denoising import turns
 
     bar.begin("reading the text")
-    data = DataConfig(tuple(Source(path, field=options.field) for path in options.data), held_out=HELD_OUT)
     encoder = turns(model.bundle.config) if model.bundle.config.chat else None
-    return open_corpora(data, model.tokenizer, lambda path, n, tokens: bar.show(n, f"{path}: {n} documents"), encoder)
+    return open_corpora(
+        _data(options), model.tokenizer, lambda path, n, tokens: bar.show(n, f"{path}: {n} documents"), encoder
+    )
 
 
 def _calibration(options: Options, model: "LanguageModel", corpora: "list[Corpus]") -> "Calibration | None":

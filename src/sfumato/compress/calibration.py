@@ -44,6 +44,11 @@ class Calibration:
         """float64 (B,): the terms of the bound of one forward pass, with gradients where they are enabled."""
         return nats_of(denoiser, self.process, self.layout, noised, where, self.device)
 
+    @torch.inference_mode()
+    def total(self, denoiser: Denoiser) -> float:
+        """Nats of the bound on all rows together."""
+        return sum(float(self.nats(denoiser, *one).sum()) for one in self.noisings(denoiser))
+
     @property
     def tokens(self) -> int:
         """How many count."""
