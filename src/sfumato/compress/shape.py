@@ -67,10 +67,17 @@ def candidates(model: ModelConfig, share: float) -> list[Shape]:
     group = model.heads // (model.kv_heads or model.heads)
     layers = sorted({max(1, round(model.layers * part)) for part in _PARTS}, reverse=True)
     heads = sorted({max(group, round(model.heads * part / group) * group) for part in _PARTS}, reverse=True)
-    found = [shape for n in layers for h in heads if (shape := _widest(model, n, h, most)) is not None]
+    found = []
+    for h in heads:
+        (outside, layer), (_, wider) = (_parts(model, h, width) for width in (1, 2))
+        for n in layers:
+            width = min(model.mlp_width, 1 + int(((most - outside) / n - layer) // (wider - layer)))
+            if width >= 1:
+                found.append(Shape(n, h, width // STEP * STEP or width))
     if not found:
-        smallest = num_parameters(Shape(min(layers), min(heads), 1).config(model)) / num_parameters(model)
-        raise ConfigError(f"parameters: got {share:g}, expected more than {smallest:.2f}: embeddings are not pruned")
+        outside, layer = _parts(model, min(heads), 1)
+        least = (outside + min(layers) * layer) / num_parameters(model)
+        raise ConfigError(f"parameters: got {share:g}, expected more than {least:.2f}: embeddings are not pruned")
 
     def tilt(shape: Shape) -> float:
         kept = shape.layers / model.layers, shape.heads / model.heads, shape.mlp_width / model.mlp_width
@@ -79,9 +86,7 @@ def candidates(model: ModelConfig, share: float) -> list[Shape]:
     return [shape for shape in found if tilt(shape) <= 2] or [min(found, key=tilt)]
 
 
-def _widest(model: ModelConfig, layers: int, heads: int, most: float) -> Shape | None:
-    """With the widest MLP that fits; None where none does."""
-    empty, one = (num_parameters(Shape(layers, heads, width).config(model)) for width in (1, 2))
-    width = min(model.mlp_width, 1 + int((most - empty) // (one - empty)))
-    width = width // STEP * STEP or width
-    return Shape(layers, heads, width) if width >= 1 else None
+def _parts(model: ModelConfig, heads: int, width: int) -> tuple[int, int]:
+    """Parameters outside of the layers, and in each of them, with so many heads and units."""
+    one, two = (num_parameters(replace(Shape(1, heads, width).config(model), layers=layers)) for layers in (1, 2))
+    return 2 * one - two, two - one
