@@ -36,7 +36,16 @@ def test_prune_heal_and_quantise(words: list[str], tmp_path: Path, capsys):
 def test_the_table_has_both_and_the_change(words: list[str], capsys):
     assert main([*words, "--quantise", "int4", "--group", "8"]) == 0
     shown = capsys.readouterr().out
-    for title in ("bits/byte", "noise 0.75 to 1", "on disk", "in memory", "tokens/s", "original", "compressed", "change"):
+    for title in (
+        "bits/byte",
+        "noise 0.75 to 1",
+        "on disk",
+        "in memory",
+        "tokens/s",
+        "original",
+        "compressed",
+        "change",
+    ):
         assert title in shown
     assert "+- is a standard error" in shown and "torch" in shown
 
