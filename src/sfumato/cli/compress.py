@@ -84,12 +84,14 @@ def _compress(options: Options, bar: Bar) -> dict[str, Any] | int:
 
     import torch
 
+    from sfumato.compress.ours import ours
     from sfumato.data.batches import held_out_rows
     from sfumato.model.adapter import identity
     from sfumato.sample.language_model import LanguageModel
 
     original = LanguageModel.load(options.model, options.device, options.dtype)
     assert original.path is not None
+    ours(original.bundle)  # which refuses what cannot be compressed
     if options.quantise:
         from sfumato.compress.quantise import check_kind
 
@@ -127,6 +129,7 @@ def _smaller(
 
     from sfumato.compress.heal import heal, recipe_for
     from sfumato.compress.importance import importance
+    from sfumato.compress.ours import ours
     from sfumato.compress.prune import best_shape, pruned
     from sfumato.model.bundle import Bundle
 
@@ -140,7 +143,7 @@ def _smaller(
             raise ConfigError(f"{place}: belongs to another compression; delete it, or name another OUT")
     else:
         bar.begin("measuring importance", options.calibration)
-        found = importance(original.denoiser, calibration, lambda done, _: bar.show(done))
+        found = importance(ours(original.bundle), calibration, lambda done, _: bar.show(done))
         bar.begin("choosing a shape")
         shape = shape or best_shape(original.bundle, found, calibration, options.parameters, lambda n, _: bar.show(n))
         bundle = pruned(original.bundle, found, shape)

@@ -18,11 +18,10 @@ from torch import Tensor
 from sfumato.config import ConfigError, DataConfig, Recipe, TrainConfig
 from sfumato.data.batches import Batch
 from sfumato.data.cache import Progress
-from sfumato.model.bundle import Bundle, BundleConfig
-from sfumato.model.transformer import Transformer
+from sfumato.model.bundle import Bundle, BundleConfig, Network
 from sfumato.process import Growing
 from sfumato.text.chat import ChatTemplate
-from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.tokenizer import AnyTokenizer
 from sfumato.train.denoising import Prepared, denoising
 from sfumato.train.loop import Watcher, train
 from sfumato.train.run import device_of
@@ -72,7 +71,7 @@ def heal(
         ValueError: a process that this is not for, or whatever training refuses.
     """
 
-    def prepare(recipe: Recipe, tokenizer: Tokenizer, steps: int, reading: Progress | None) -> Prepared:
+    def prepare(recipe: Recipe, tokenizer: AnyTokenizer, steps: int, reading: Progress | None) -> Prepared:
         chat = None if original.config.chat is None else ChatTemplate.from_dict(original.config.chat)
         run = denoising(recipe, tokenizer, steps, reading, chat=chat)
         if isinstance(getattr(run.step, "process", None), Growing):
@@ -88,7 +87,7 @@ def heal(
 class Healing(Step):
     """One step of a student that learns to say what its teacher says."""
 
-    def __init__(self, recipe: Recipe, config: BundleConfig, state: State, steps: int, teacher: Transformer):
+    def __init__(self, recipe: Recipe, config: BundleConfig, state: State, steps: int, teacher: Network):
         """As in `Step`; the teacher is on the device of training."""
         super().__init__(recipe, config, state, steps)
         self.teacher = teacher
@@ -96,7 +95,8 @@ class Healing(Step):
     def _loss(self, batch: Batch, rows_B: Tensor) -> Tensor:
         """Summed divergence of one micro-batch."""
         noised, where = self._noised(batch, rows_B, self._times(rows_B))
-        read_N = (noised.index_N.clamp(min=0) - self.process.shift).clamp(min=0)
+        noised, where = self._noised(batch, rows_B, self._times(rows_B))
+        read_N = noised.read_N(where, self.process.shift)
         self._seed_dropout(rows_B)
         noised = self._conditioned(noised, where, read_N)
         with torch.no_grad():

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sfumato.compress.calibration import Calibration
 from sfumato.compress.importance import Importance, Progress
+from sfumato.compress.ours import ours
 from sfumato.compress.shape import Shape, candidates
-from sfumato.config import ConfigError
 from sfumato.model.bundle import Bundle, build_network
 
 
@@ -23,21 +23,19 @@ def pruned(bundle: Bundle, importance: Importance, shape: Shape) -> Bundle:
     """What is left of a bundle when only the most important layers, heads and units stay.
 
     Raises:
-        ConfigError: a shape that the network does not contain, or a quantised bundle.
+        ConfigError: a shape that the network does not contain, or one that cannot be compressed.
     """
-    if bundle.config.quantised:
-        raise ConfigError(f"the model is quantised ({bundle.config.quantised.kinds}); prune its origin instead")
-    old = bundle.config.model
+    whole, old = ours(bundle), bundle.config.model
     config = replace(bundle.config, model=shape.config(old))
-    network = build_network(config).to(bundle.denoiser.final_norm)
+    network = build_network(config).to(whole.final_norm)
     layers = _best(importance.layers_RY, shape.layers)
     group = old.heads // (old.kv_heads or old.heads)
-    state = {name: w for name, w in bundle.denoiser.state_dict().items() if not name.startswith("blocks.")}
+    state = {name: w for name, w in whole.state_dict().items() if not name.startswith("blocks.")}
     for new, layer in enumerate(layers.tolist()):
         groups = _best(importance.heads[layer], shape.heads // group)
         units = _best(importance.units[layer], shape.mlp_width)
         kept = _Kept(_places(groups, group * old.head_size), _places(groups, old.head_size), units)
-        block = bundle.denoiser.blocks[layer].state_dict()
+        block = whole.blocks[layer].state_dict()
         state |= {f"blocks.{new}.{name}": w for name, w in kept.of(block).items()}
     network.load_state_dict(state)
     return replace(bundle, config=config, denoiser=network.eval().requires_grad_(False), adapter=None)

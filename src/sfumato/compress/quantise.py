@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.compress.calibration import Calibration
+from sfumato.compress.ours import ours
 from sfumato.compress.rounding import put_corrected, put_nearest
 from sfumato.config import ConfigError
 from sfumato.model.bundle import Bundle
@@ -59,11 +60,9 @@ def quantised(
         progress: told the layers done and their number.
 
     Raises:
-        ConfigError: a bundle that is quantised already, or groups that do not fit.
+        ConfigError: a bundle that cannot be compressed, or groups that do not fit.
     """
-    if bundle.config.quantised:
-        raise ConfigError(f"quantise: the model is quantised already ({bundle.config.quantised.kinds}); use its origin")
-    network = copy.deepcopy(bundle.denoiser)
+    network = copy.deepcopy(ours(bundle))
     left = tuple(keep)
     kinds: dict[str, str] = {}
     layers: list[str] = ["", *(f"blocks.{i}." for i in range(len(network.blocks)))]

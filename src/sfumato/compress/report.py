@@ -105,8 +105,8 @@ def quality(
     exact = isinstance(original.process, Autoregressive)
     samples, rows = (1 if exact else samples), len(batch.tokens_BL)
 
-    def told(begin: int) -> Progress | None:
-        return progress and (lambda done: progress(begin + done, 2 * rows))  # type: ignore[return-value]
+    def told(begin: int) -> Callable[[int], None]:
+        return lambda done: progress(begin + done, 2 * rows) if progress else None
 
     old_RT, count_RT = _nats(original, batch, samples, seed, told(0))
     new_RT, _ = _nats(compressed, batch, samples, seed, told(rows))
@@ -123,7 +123,7 @@ def quality(
 
 
 def _nats(
-    model: LanguageModel, batch: Batch, samples: int, seed: int, progress: Callable[[int], None] | None
+    model: LanguageModel, batch: Batch, samples: int, seed: int, progress: Callable[[int], None]
 ) -> tuple[Tensor, Tensor]:
     """nats_RT, what a row costs at the levels of each bin, all samples together; and how many tokens that is for."""
     embed = model.denoiser.embed if isinstance(model.process, Gaussian) else None
@@ -138,8 +138,7 @@ def _nats(
         nats_RT[row].index_add_(0, bin_BL.flatten()[noised.index_N], nats_N)
         nats_RT[row].index_add_(0, bin_BL[:, 0], gaps_B)
         count_RT[row].index_add_(0, bin_BL[part.editable_BL], torch.ones(int(part.editable_BL.sum())).double())
-        if progress:
-            progress(row + 1)
+        progress(row + 1)
     return nats_RT, count_RT
 
 

@@ -15,7 +15,6 @@ Our own few lines, since a bundle shall load without another library, and since 
 Shape letters: N positions, O outputs, I inputs, G groups in a row.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,10 +124,10 @@ class QuantisedMatrix(nn.Module):
 class QuantisedTable(QuantisedMatrix):
     """A table of embeddings, which may be the readout too."""
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Its rows, (..., I)."""
-        scale = self.scale[tokens]
-        return self._scaled(self.weight[tokens], scale, scale.dtype)
+    def forward(self, x: Tensor) -> Tensor:
+        """The rows of tokens (...), (..., I)."""
+        scale = self.scale[x]
+        return self._scaled(self.weight[x], scale, scale.dtype)
 
 
 def packed(codes: Tensor) -> Tensor:
@@ -181,8 +180,3 @@ def like(old: nn.Module, name: str, kind: str, group: int) -> QuantisedMatrix:
 def quantised_parameters(network: nn.Module) -> int:
     """How many numbers of a network are quantised."""
     return sum(part.num_parameters() for part in network.modules() if isinstance(part, QuantisedMatrix))
-
-
-def kinds_of(network: nn.Module) -> Mapping[str, str]:
-    """Its quantised matrices, and of what kind they are."""
-    return {name: part.kind for name, part in network.named_modules() if isinstance(part, QuantisedMatrix)}
