@@ -178,6 +178,15 @@ def nats_of(
     denoiser: Denoiser, process: Process, layout: Layout, noised: Noised, where: Where, device: torch.device
 ) -> Tensor:
     """float64 (B,): the sum of what each sequence's scored positions cost."""
+    nats_N, gaps_B = token_nats(denoiser, process, layout, noised, where, device)
+    scored_B = torch.bincount(noised.index_N // where.position_BQ.shape[1], minlength=len(gaps_B)).tolist()
+    return torch.stack([part.sum() for part in nats_N.split(scored_B)]) + gaps_B
+
+
+def token_nats(
+    denoiser: Denoiser, process: Process, layout: Layout, noised: Noised, where: Where, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """float64 (N,), what each scored position costs; and (B,), what the gaps of a sequence cost where rows grow."""
     # Row by row to the vocabulary: bounded memory, and sums that do not know their neighbours.
     rows, length = where.position_BQ.shape
     scored_B = torch.bincount(noised.index_N // length, minlength=rows).tolist()
@@ -197,8 +206,7 @@ def nats_of(
     nats = []
     for index_N, part_ND in zip(noised.index_N.split(scored_B), hidden_ND.split(scored_B), strict=True):
         nats.append(process.bound(denoiser.readout(part_ND), replace(noised, index_N=index_N)))
-    parts = torch.cat(nats).cpu().double().split(scored_B)
-    return torch.stack([part.sum() for part in parts]) + gaps_B
+    return torch.cat(nats).cpu().double(), gaps_B
 
 
 def noised_rows(
