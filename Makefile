@@ -26,7 +26,7 @@ demo: $(VENV)/.installed
 	$(BIN)/sfumato generate "Once upon a time there was a" --max-tokens 96 --seed 1
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n auto --dist loadgroup
+	$(BIN)/python -m pytest -q -n auto
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -50,11 +50,11 @@ dist-test: dist
 
 test-oldest: $(VENV)-oldest/.created
 	$(VENV)-oldest/bin/python $(PIP) -c constraints-oldest.txt $(EVERYTHING)
-	$(VENV)-oldest/bin/python -m pytest -q -n auto --dist loadgroup -m "not slow"
+	$(VENV)-oldest/bin/python -m pytest -q -n auto -m "not slow"
 
 test-newest: $(VENV)-newest/.created
 	$(VENV)-newest/bin/python $(PIP) --upgrade --upgrade-strategy eager $(EVERYTHING)
-	$(VENV)-newest/bin/python -m pytest -q -n auto --dist loadgroup -m "not slow"
+	$(VENV)-newest/bin/python -m pytest -q -n auto -m "not slow"
 
 licences: $(VENV)/.installed-dev
 	$(BIN)/python tools/licences.py docs/licences.md

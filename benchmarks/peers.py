@@ -13,6 +13,7 @@ Shape letters: B rows, P prompt length.
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--new", type=int, default=256, help="tokens to write (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=64, help="forwards to write them in (default: %(default)s)")
     parser.add_argument("--block", type=int, default=32, help="tokens a block (default: %(default)s)")
+    parser.add_argument("--only", choices=("full", "block", "twin"), help="one of the three tables")
     parser.add_argument("--compile", action="store_true", help="also ours compiled")
+    parser.add_argument(
+        "--cpu-seconds",
+        action="store_true",
+        help="count the processor's seconds, not the clock's: on a machine that others use, with --threads 1",
+    )
     for name, what in (("llada", "LLaDA"), ("fast-dllm", "Fast-dLLM"), ("dllm", "dLLM")):
         parser.add_argument(f"--{name}", type=Path, metavar="FOLDER", help=f"a checkout of {what}")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default: %(default)s)")
@@ -75,18 +82,24 @@ def main() -> int:
     """Measure, print, write."""
     args = arguments()
     device, dtype = bench.begin(args)
-    about, notes = bench.machine(device, dtype), []
+    notes = []
+    if args.cpu_seconds:
+        bench.Stopwatch.clock = staticmethod(time.process_time)
+        notes.append("seconds are those that the process had a processor: tokens/s as if the machine were its own")
+    about = bench.machine(device, dtype)
     network = llada_like(args).to(device, dtype)
     generator = torch.Generator().manual_seed(1)
     prompt_BP = torch.randint(FIRST, args.vocab, (1, args.prompt), generator=generator).to(device)
     setting = Setting(network, prompt_BP, args.new, args.steps, args.block, device, dtype, args.compile)
     print(f"{network.num_parameters() / 1e6:.1f}M parameters, {args.prompt} + {args.new} tokens, {args.steps} steps")
     tables, errors = [], []
-    for title, contestants in (
-        ("full layout", full(setting, args, notes)),
-        ("block layout", block(setting, notes)),
-        ("one token a step", twin(setting, notes)),
-    ):
+    found = {
+        "full": ("full layout", lambda: full(setting, args, notes)),
+        "block": ("block layout", lambda: block(setting, notes)),
+        "twin": ("one token a step", lambda: twin(setting, notes)),
+    }
+    for title, build in found.values() if args.only is None else [found[args.only]]:
+        contestants = build()
         print(f"\n{title}")
         if measure(contestants, args.rounds):
             errors.append(f"{title}: something was compiled inside a timed round")

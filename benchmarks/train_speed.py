@@ -44,10 +44,17 @@ class FullLogits(Step):
     """Our step, had we projected every position to the vocabulary and then chosen the scored ones."""
 
     def _forward(
-        self, inputs_BL: Tensor, clean_BL: Tensor, where: Where, t_BL: Tensor, read_N: Tensor
+        self,
+        denoiser: Any,
+        inputs_BL: Tensor,
+        clean_BL: Tensor,
+        where: Where,
+        t_BL: Tensor,
+        read_N: Tensor,
+        index_N: Tensor,
     ) -> tuple[Tensor, None]:
-        hidden_BLD = self.state.denoiser.encode(inputs_BL, where=where, layout=self.layout, t_BQ=t_BL)
-        return self.state.denoiser.readout(hidden_BLD).flatten(0, 1)[read_N], None
+        hidden_BLD = denoiser.encode(inputs_BL, where=where, layout=self.layout, t_BQ=t_BL)
+        return denoiser.readout(hidden_BLD).flatten(0, 1)[read_N], None
 
 
 @dataclass

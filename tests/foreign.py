@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from sfumato.model.foreign import FAMILIES, MASKED, Foreign
+from sfumato.model.families import FAMILIES, MASKED
+from sfumato.model.foreign import Foreign
 
 TEXT = ["the red cat sat on a mat", "a blue dog ran to the green tree", "one two three four five six seven eight"] * 4
 SIZES = {

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "train": GROUND | {"text", "process", "model", "data"},
     "evaluate": GROUND | {"text", "process", "model", "data", "sample"},
     "tune": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
+    "compress": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
     "show": GROUND | {"sample.trace"},
     "store": GROUND,
     "improve": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate", "tune", "store"},
@@ -32,7 +33,7 @@ NOBODY_IMPORTS = {"cli", "__main__"}
 HEAVY = (
     *("torch", "numpy", "tokenizers", "safetensors", "rich", "datasets", "matplotlib", "sacrebleu"),
     *("fastapi", "uvicorn", "pydantic", "sqlalchemy", "prometheus_client", "llguidance", "jsonschema"),
-    *("breame", "datasketch", "ftfy", "py3langid"),
+    *("breame", "datasketch", "ftfy", "py3langid", "lm_eval", "transformers"),
 )
 
 

@@ -21,21 +21,11 @@ SEAMS = (
     *("sample.constraint.seam.Constraint", "canvas.Canvas", "model.bundle.Bundle", "evaluate.tasks.problem.Task"),
 )
 
-pytestmark = pytest.mark.xdist_group("site")  # it is built once
-
 
 def built(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mkdocs", "build", "-f", str(project / "mkdocs.yml"), "-d", str(site)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "NO_MKDOCS_2_WARNING": "1", "NO_COLOR": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    done = built(ROOT, folder)
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 def described(site: Path) -> set[str]:
@@ -55,8 +45,7 @@ def imported() -> Iterator[tuple[str, str]]:
                 yield from ((str(node.module), alias.name) for alias in node.names)
 
 
-@pytest.mark.slow
-def test_the_reference_has_what_a_user_imports(site: Path):
+def check_the_reference(site: Path):
     names = described(site)
     assert {f"sfumato.{seam}" for seam in SEAMS} <= names
     wanted = {*imported(), *(("sfumato", name) for name in sfumato.__all__ if not name.startswith("_"))}
@@ -65,8 +54,7 @@ def test_the_reference_has_what_a_user_imports(site: Path):
     assert not missing, "a page of docs/reference/ must describe these"
 
 
-@pytest.mark.slow
-def test_every_page_is_in_the_navigation_and_every_command_has_a_section(site: Path):
+def check_the_navigation(site: Path):
     start, commands = ((site / name).read_text("utf-8") for name in ("index.html", "commands.html"))
     for page in (ROOT / "docs").rglob("*.md"):
         assert f'href="{page.relative_to(ROOT / "docs").with_suffix(".html")}"' in start, page
@@ -75,20 +63,28 @@ def test_every_page_is_in_the_navigation_and_every_command_has_a_section(site: P
     assert "--train.tokens" in commands and "train.tokens" in (site / "recipe.html").read_text("utf-8")
 
 
-@pytest.mark.slow
-def test_files_outside_docs_are_pages_too(site: Path):
+def check_files_outside_docs(site: Path):
     assert "files/recipes/lora.toml.html" in (site / "tune.html").read_text("utf-8")
     assert "rank" in (site / "files" / "recipes" / "lora.toml.html").read_text("utf-8")
     assert (site / "files" / "recipes" / "apps" / "index.html").exists()
 
 
-@pytest.mark.slow
-def test_the_site_needs_no_network(site: Path):
+def check_that_nothing_is_fetched(site: Path):
     for page in site.rglob("*.html"):
         text = page.read_text("utf-8")
         fetched = re.findall(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>", text)
         assert [tag for tag in fetched if 'rel="canonical"' not in tag] == [], page
         assert 'class="mermaid"' not in text, "diagrams would be drawn by a script from elsewhere"
+
+
+@pytest.mark.slow
+def test_the_site_is_complete_and_needs_no_network(tmp_path: Path):
+    done = built(ROOT, tmp_path)  # once: it takes seconds
+    assert done.returncode == 0, done.stderr
+    check_the_reference(tmp_path)
+    check_the_navigation(tmp_path)
+    check_files_outside_docs(tmp_path)
+    check_that_nothing_is_fetched(tmp_path)
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@
 It works in an empty folder, so nothing can come from a checkout.
 """
 
+import contextlib
+import io
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -44,28 +45,31 @@ def main() -> int:
     assert all(Path(str(file.locate())).is_file() for file in listed) and listed, "no models installed"
     size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file() and file.suffix != ".pyc")
     print(f"sfumato {version('sfumato')} in {package}: {size / 1e6:.1f} MB, imported in {took:.2f} s")
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        (work / "texts").mkdir()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("texts").mkdir()
         for n in range(20):
-            (work / "texts" / f"{n}.txt").write_text(f"The cat number {n} sat on the mat and saw {n + 1} birds. " * 4)
-        (work / "recipe.toml").write_text(RECIPE)
-        said = sfumato_says(work, "--version")
+            Path("texts", f"{n}.txt").write_text(f"The cat number {n} sat on the mat and saw {n + 1} birds. " * 4)
+        Path("recipe.toml").write_text(RECIPE)
+        said = sfumato_says("--version")
         assert said.strip() == f"sfumato {sfumato.__version__}", said
-        answer = json.loads(sfumato_says(work, "generate", "Once upon a time", "--max-tokens=8", "--steps=2", "--json"))
-        assert answer, "nothing was written"
-        sfumato_says(work, "train", "recipe.toml", "--out", "run")
-        facts = json.loads(sfumato_says(work, "info", "run/model", "--json"))
+        answer = sfumato_says("generate", "Once upon a time", "--max-tokens=8", "--steps=2", "--json")
+        assert json.loads(answer), "nothing was written"
+        sfumato_says("train", "recipe.toml", "--out", "run")
+        facts = json.loads(sfumato_says("info", "run/model", "--json"))
         assert facts["architecture"]["width"] == 32, facts
     print("version, generate, train and info work")
     return 0
 
 
-def sfumato_says(work: Path, *words: str) -> str:
+def sfumato_says(*words: str) -> str:
     """Standard output of a command, which must succeed."""
-    done = subprocess.run([sys.executable, "-P", "-m", "sfumato", *words], cwd=work, capture_output=True, text=True)
-    assert done.returncode == 0, f"sfumato {' '.join(words)}: {done.stderr}"
-    return done.stdout
+    from sfumato.cli import main
+
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = main(words)
+    assert code == 0, f"sfumato {' '.join(words)}: exit code {code}"
+    return out.getvalue()
 
 
 if __name__ == "__main__":

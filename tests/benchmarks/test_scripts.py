@@ -15,6 +15,7 @@ import sfumato
 from sfumato.model.bundle import Bundle, find_bundle
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
+CACHES = ("no cache", "prefix cache", "dual cache")
 SMALL = "--threads 1 --width 16 --layers 1 --heads 2 --mlp-width 32"
 
 
@@ -99,6 +100,43 @@ def test_the_contestants_to_be_compiled_write_the_same(tmp_path: Path, monkeypat
     for row in (compiled[name] for name in names):
         assert row["exactly"] and row["same_tokens"] == 1 and positive(row["ratios"]["AR twin, compiled"])
     assert compiled[names[0]]["positions_per_token"] == 2 * (16 + 3 * 8) / 16
+
+
+@pytest.mark.slow
+def test_beside_the_public_programs_ours_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    words = "--vocab 263 --prompt 32 --new 64 --steps 8 --block 32 --rounds 1 --dtype float32 --compile --cpu-seconds"
+    found = run("peers.py", words, tmp_path / "found.json")
+    tables = {table["title"]: {row["name"]: row for row in table["rows"]} for table in found["tables"]}
+    full = tables["full layout"]
+    assert list(full) == [f"ours, {c}{how}" for c in CACHES for how in ("", ", compiled")]
+    assert [full[f"ours, {cache}"]["positions_per_token"] for cache in CACHES] == [
+        8 * 96 / 64,
+        (2 * 96 + 3 * (64 + 32)) / 64,
+        (2 * 96 + 6 * 32) / 64,
+    ]
+    for name, rows in tables.items():
+        for row in rows.values():
+            assert positive(row["tokens_per_second"]) and row["nfe"] == (64 if name == "one token a step" else 8)
+            assert not row["exactly"] or row["same_tokens"] == 1
+    for flag in ("--llada", "--fast-dllm", "--dllm"):
+        assert any(note.startswith(f"no {flag}: ") for note in found["notes"])
+    assert found["notes"][0].startswith("seconds are those that the process had a processor")
+
+
+@pytest.mark.slow
+def test_where_llada_and_a_pipeline_are_there_their_rows_are_too(tmp_path: Path):
+    (tmp_path / "generate.py").write_text(
+        "from programs import full_canvas_loop\n"
+        "def generate(model, prompt, steps, gen_length, block_length, mask_id):\n"
+        "    return full_canvas_loop(model, prompt, steps=steps, gen_length=gen_length, mask_id=mask_id)\n"
+    )
+    words = f"--vocab 263 --prompt 8 --new 8 --steps 4 --block 8 --rounds 1 --only full --llada {tmp_path}"
+    (table,) = run("peers.py", f"{words} --dtype float32", tmp_path / "found.json")["tables"]
+    rows = {row["name"]: row for row in table["rows"]}
+    assert list(rows)[0] == "LLaDA generate.py, our network" and positive(rows["ours, no cache"]["ratios"]["LLaDA"])
+    assert rows["ours, no cache"]["like"] == "LLaDA generate.py, our network"
+    assert rows["ours, no cache"]["same_tokens"] == 1
 
 
 def test_blocks_that_no_contestant_could_share_are_one_line():
@@ -301,3 +339,19 @@ def test_loading_a_public_model_takes_no_memory_but_its_own(tmp_path: Path):
     assert found["file_bytes"] == pytest.approx(2 * mapped["parameters"], rel=0.01)
     assert mapped["RssAnon"] < found["file_bytes"] / 4 and mapped["RssFile"] > 0.9 * found["file_bytes"]
     assert converted["RssAnon"] == pytest.approx(2 * found["file_bytes"], rel=0.2)
+
+
+@pytest.mark.slow
+def test_what_public_models_leave_to_their_heirs(tmp_path: Path):
+    pytest.importorskip("transformers", reason="needs transformers, which is not installed")
+    words = "--tokens 256 --pretrain-tokens 256 --batch 2 --context 32 --width 16 --layers 1 --heads 2 --kinds roberta"
+    done = subprocess.run(
+        [sys.executable, FOLDER / "adapt_hub.py", "--out", tmp_path, *words.split()],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads((tmp_path / "adapt_hub.json").read_text("utf-8"))["rows"]}
+    assert rows.keys() == {"pretraining", "adapted", "scratch"}
+    assert all(row["tokens"][-1] == 256 for row in rows.values())

@@ -9,7 +9,7 @@ from oracle import MASK, Oracle
 from sfumato.data.batches import Batch
 from sfumato.data.sources import Pair
 from sfumato.evaluate import choose, likelihood
-from sfumato.evaluate.choice import _stderr
+from sfumato.evaluate.continuation import sample_stderr
 from sfumato.evaluate.enumeration import enumerated
 from sfumato.evaluate.likelihood import estimates
 from sfumato.model.layout import Block, Full, Layout
@@ -54,7 +54,7 @@ def test_over_all_masks_is_what_random_masks_come_to():
     batch = choice_batch(network, prompt, text)
     (truth,) = enumerated(network.denoiser, network.process, network.layout, batch).tolist()
     nats_RS = estimates(network.denoiser, network.process, network.layout, batch, samples=4000, rows=500, seed=4)
-    assert abs(float(nats_RS.mean()) - truth) < 4 * _stderr(nats_RS[0]) < 0.05 * truth
+    assert abs(float(nats_RS.mean()) - truth) < 4 * sample_stderr(nats_RS[0]) < 0.05 * truth
 
 
 def choice_batch(network: LanguageModel, prompt: str, text: str) -> Batch:
@@ -80,7 +80,7 @@ def test_the_standard_error_is_not_too_small(oracle: Oracle):
     """Of a thousand estimates of one text with 8 samples each: their true spread is at most what they say."""
     batch = Batch(*(part[40:41].expand(1000, -1) for part in vars(rows(oracle)).values()))
     nats_RS = estimates(Oracle(seed=1), MASKED, Full(), batch, samples=8, rows=8000)
-    said = math.sqrt(sum(_stderr(nats_S) ** 2 for nats_S in nats_RS) / 1000)
+    said = math.sqrt(sum(sample_stderr(nats_S) ** 2 for nats_S in nats_RS) / 1000)
     found = float(nats_RS.mean(dim=1).std())
     assert 0.9 * found < said < 3 * float(nats_RS.std()) / math.sqrt(8)
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from sfumato.canvas import Where
 from sfumato.config import ConfigError
 from sfumato.model.cache import Kept
-from sfumato.model.foreign import CAUSAL, FAMILIES, MASKED, Foreign
+from sfumato.model.families import CAUSAL, FAMILIES, MASKED
+from sfumato.model.foreign import Foreign
 from sfumato.model.layout import Block, Causal, Full, Layout
 
 pytest.importorskip("transformers", reason="needs transformers, which is not installed")
@@ -153,6 +154,27 @@ def test_vectors_can_take_the_place_of_tokens():
     torch.testing.assert_close(*hidden)
 
 
+def test_nothing_but_the_installed_class_is_built():
+    """Code or kernels that a config.json names are not looked for."""
+    named = {"auto_map": {"AutoModelForMaskedLM": "evil.Model"}, "_attn_implementation": "someone/kernels"}
+    network = Foreign(tiny_config("bert", **named))
+    assert network.config._attn_implementation == "sdpa" and not hasattr(network.config, "auto_map")
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "gemma2", "gpt2"])
+def test_lower_precision_is_close(kind: str):
+    network, tokens_BL = tiny_network(kind, torch.float32), text()
+    position_BQ, document_BQ = PLACES % 7, PLACES // 7
+    where = Where(position_BQ, document_BQ)
+    exact_BLV = logits(network, tokens_BL, natural(kind), where)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed_BLV = logits(network, tokens_BL, natural(kind), where)
+    low_BLV = logits(network.bfloat16(), tokens_BL, natural(kind), where)
+    for found_BLV in (mixed_BLV, low_BLV):
+        assert found_BLV.isfinite().all()
+        assert (found_BLV.float() - exact_BLV).abs().mean() < 0.1 * exact_BLV.std()
+
+
 def test_fewer_layers_end_earlier():
     network, where = tiny_network("bert"), Where(PLACES, None)
     states = network._network[0](input_ids=text(), output_hidden_states=True).hidden_states
@@ -170,6 +192,8 @@ def test_training_drops_what_it_is_told_to():
     ("make", "message"),
     [
         (lambda: Foreign({"model_type": "mamba"}), "model_type: got 'mamba', expected one of bert, biogpt"),
+        (lambda: Foreign(tiny_config("bert", hidden_size=33)), "BertForMaskedLM cannot be built: The hidden size"),
+        (lambda: Foreign(tiny_config("bert", vocab_size=10**16)), "BertForMaskedLM cannot be built"),
         (lambda: tiny_network("bert").embed(text()), "gaussian noise needs an embedding of its own, which bert lacks"),
     ],
 )

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from sfumato.canvas import Where
-from sfumato.config import ConfigError, LoraConfig, ModelConfig, ProcessConfig, Recipe
+from sfumato.config import ConfigError, LoraConfig, ModelConfig, ProcessConfig, Recipe, Source
 from sfumato.config.tuning import AdaptConfig
 from sfumato.model.bundle import Bundle, BundleConfig, SpecialTokens
-from sfumato.model.foreign import MASKED, Foreign
+from sfumato.model.families import MASKED
+from sfumato.model.foreign import Foreign
 from sfumato.model.layout import Full
 from sfumato.model.transformer import Transformer
 from sfumato.sample.language_model import LanguageModel
@@ -89,6 +90,8 @@ def test_a_masked_model_learns_the_other_levels(
 @pytest.mark.parametrize("kind", ["qwen2", "gpt2", "bert", "xlm-roberta"])
 def test_a_public_folder_becomes_one_of_our_bundles_that_writes(kind: str, small_recipe: Make, tmp_path: Path):
     init = save_tiny(tmp_path / "public", kind)
+    text = LanguageModel.load(init, "cpu").generate("the red", max_tokens=4, seed=1).text
+    assert text.startswith("the red")
     recipe = small_recipe(ROWS, init=str(init), method="adapt", adapt=AdaptConfig(anneal=0.5))
     folder, _ = tune(recipe, tmp_path / "run")
     model = LanguageModel.load(folder, "cpu")
@@ -101,6 +104,23 @@ def test_a_public_folder_becomes_one_of_our_bundles_that_writes(kind: str, small
     assert all(config.tokens.mask not in text.tokens for text in written)
     again, _ = tune(replace(recipe, init=str(folder), method="text"), tmp_path / "again")
     assert again is not None and Bundle.load(again).config.shift == config.shift
+
+
+@pytest.mark.parametrize(("method", "levels"), [("text", (0.14, 0.16)), ("answers", (0.0, 1.0))])
+def test_a_masked_model_learns_texts_as_it_did_and_answers_at_all_levels(
+    method: str, levels: tuple[float, float], small_recipe: Make, tmp_path: Path
+):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "red", "response": "the cat"}\n{"prompt": "blue", "response": "a dog"}\n' * 20)
+    recipe = small_recipe(ROWS, init=str(save_tiny(tmp_path / "public", "bert")), method=method)
+    if method == "answers":
+        source = Source(str(path), prompt="{prompt}", response="{response}")
+        recipe = replace(recipe, data=replace(recipe.data, sources=(source,)))
+    folder, _ = tune(recipe, tmp_path / "run")
+    model = LanguageModel.load(folder, "cpu")
+    assert model.bundle.config.process.levels == levels
+    if method == "answers":
+        assert model.reply([{"role": "user", "content": "red"}], max_tokens=6).stats.nfe > 0
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "bert"])

@@ -32,6 +32,7 @@ COMMANDS = {
     "improve": "tune a model on feedback, and promote what is better",
     "models": "versions of a model: list, promote, roll back",
     "feedback": "look at what users thought of a model's texts, and export it",
+    "compress": "make a model smaller: prune it, heal it, store its weights in fewer bits",
     "info": "describe a model",
     "convert": "write a model in another layout: ours, transformers', or a public family's",
     "classifier": "train a classifier that can guide a model",

@@ -1,4 +1,4 @@
-"""`sfumato evaluate`: how well a model predicts a text."""
+"""`sfumato evaluate`: how well a model predicts a text, or does on tasks."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sfumato.cli.chosen import ModelOptions
+from sfumato.cli.benchmark import SAMPLES, TaskOptions, run_benchmark
 from sfumato.cli.held_out import rows_for
 from sfumato.cli.progress import Bar, progress
 from sfumato.config import ConfigError, Source, option, parse
@@ -17,25 +17,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options(ModelOptions):
+class Options(TaskOptions):
     """The flags of this command."""
 
     data: tuple[str, ...] = option((), "text to predict: file, folder or hf:NAME; several with commas between them")
     field: str = option("text", "the key of a record that holds the text")
     documents: int = option(0, "measure on the first so many documents; 0 = all", at_least=0)
-    samples: int = option(8, "random noisings of each row; more make a bound more precise", at_least=1)
+    samples: int | None = option(
+        None, f"random noisings of each text, for a bound (default: 8, or {SAMPLES} with --tasks)", at_least=1
+    )
     rows: int = option(16, "rows in a forward pass; changes memory and speed only", at_least=1)
-    block: int = option(0, "tokens a block, for a block model; 0 = as it writes", at_least=0)
     seed: int = option(0, "of the noise", at_least=0, below=2**63)
     calibration: str = option("", "measure the calibration too, and draw it into this file (svg, png or pdf)")
 
 
 def run(words: list[str], out: TextIO) -> None:
     """Evaluate a model and print the result."""
-    about = "Measure how well a model predicts a text, in nats per token and bits per byte."
+    about = "Measure how well a model predicts a text, in nats per token and bits per byte; or run tasks of lm-eval."
     options = parse(Options, words, "sfumato evaluate", about)
+    if options.tasks:
+        if options.data or options.calibration:
+            raise ConfigError("--tasks and --data: one thing at a time; tasks bring their own data")
+        run_benchmark(options, options.samples or SAMPLES, options.seed, out)
+        return
     if not options.data:
-        raise ConfigError("missing --data FILE: the text to predict; see sfumato evaluate --help")
+        raise ConfigError("missing --data FILE: the text to predict, or --tasks NAME; see sfumato evaluate --help")
     if options.calibration:
         from sfumato.show.plots import check_picture
 
@@ -83,7 +89,7 @@ def _measure(options: Options, model: "LanguageModel", bar: Bar) -> "tuple[Likel
 
     layout = model.layout_for(options.block) if options.block else model.layout
     network = model.denoiser, model.process, layout, batch
-    how: dict[str, Any] = {name: getattr(options, name) for name in ("samples", "seed", "rows")}
+    how: dict[str, Any] = {"samples": options.samples or 8, "seed": options.seed, "rows": options.rows}
     how["device"] = model.device
     result = likelihood(*network, size, **how, progress=watch("evaluating"))
     return result, calibration(*network, **how, progress=watch("calibration")) if options.calibration else []

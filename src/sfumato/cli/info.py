@@ -29,9 +29,13 @@ def run(words: list[str], out: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from sfumato.model.quantised import Quantised
+
     table = Table.grid(padding=(0, 2))
     facts["tokenizer"]["sha256"] = facts["tokenizer"]["sha256"][:12] + "..."
     facts["chat"] = _template(facts["chat"]) if facts["chat"] else "no"
+    if quantised := facts.get("quantised"):
+        facts["quantised"] = Quantised(**quantised).kinds
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _shown(value))
     Console(file=out, markup=False, highlight=False).print(table)
@@ -98,6 +102,7 @@ def describe(model: "LanguageModel") -> dict[str, Any]:
         "special_tokens": asdict(config.tokens),
         "chat": config.chat,
         "sampler": asdict(Settings().with_defaults(config.sampler, {})),
+        **({"quantised": asdict(config.quantised)} if config.quantised else {}),
         "made": config.made,
         **({"adapter": asdict(model.bundle.adapter.config)} if model.bundle.adapter else {}),
     }

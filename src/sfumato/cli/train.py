@@ -171,7 +171,9 @@ class Watch:
             asked = prompt or "Hello!"
             answer = model.reply([{"role": "user", "content": asked}], seed=seed).completion
             return f"user: {asked}\nassistant: {answer}"
-        room = bundle.config.model.context - 1 - len(model.tokenizer.encode(prompt))
+        if not (prompt or model.tokenizer.begin) and model.process.name == "autoregressive":
+            return "(no sample: left to right nothing predicts a first token; give train.sample_prompt)"
+        room = bundle.config.model.context - len(model.tokenizer.begin) - len(model.tokenizer.encode(prompt))
         if room < 1:
             return "(no sample: train.sample_prompt fills the context)"
         return model.generate(prompt, max_tokens=min(96, room), seed=seed).text

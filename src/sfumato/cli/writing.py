@@ -26,6 +26,7 @@ SETTINGS = (
     *("sampler", "steps", "temperature", "top_k", "top_p", "block", "patience", "cache", "refresh", "compile"),
     *("threshold", "factor", "entropy_bound", "remask", "eta", "kappa"),
     *("corrections", "sites", "choice", "edit_threshold", "edit_steps", "clamp"),
+    *("tokens_per_step", "judged", "pace", "order_temperature", "lead"),
 )
 
 
@@ -37,6 +38,7 @@ class SamplingOptions:
     max_tokens: int = option(64, "length of the open end, in tokens", at_least=1)
     sampler: str | None = option(None, "margin, confidence, ancestral, ... (docs/samplers.md), or file.py:Class")
     steps: int | None = option(None, "forward passes at most (default: half the tokens, or all, as suits the sampler)")
+    tokens_per_step: float | None = option(None, "sets the steps by the length, where --steps is not given")
     temperature: float | None = option(None, "0 = always the most probable token; 1 = as the model says")
     top_k: int | None = option(None, "draw from the k most probable tokens; 0 = all")
     top_p: float | None = option(None, "draw from the smallest set of tokens of this probability")
@@ -44,6 +46,10 @@ class SamplingOptions:
     threshold: float | None = option(None, "threshold, edit: write every token that is at least so probable")
     factor: float | None = option(None, "factor: n tokens at once where (n + 1) (1 - probability) stays below")
     entropy_bound: float | None = option(None, "entropy_bounded: nats that may be lost in a step")
+    judged: str | None = option(None, "orders, threshold, factor: what counts: best, drawn or filtered")
+    pace: str | None = option(None, "orders, ancestral: tokens a step: even, or as in Dream's loop: dream")
+    order_temperature: float | None = option(None, "orders: draw the positions too, by their scores; 0 = the best")
+    lead: bool | None = option(None, "the first step of a block writes its first token alone")
     remask: str | None = option(None, "remdm: how often words become masks again: cap, rescale or loop")
     eta: float | None = option(None, "remdm: how much is masked again; p2: weight of written tokens")
     kappa: float | None = option(None, "predictor_corrector: share of the reverse process; 1 = no corrections")

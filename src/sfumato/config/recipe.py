@@ -180,6 +180,7 @@ class TrainConfig:
     batch: int = option(32, "rows in a forward pass", at_least=1)
     accumulate: int = option(1, "forward passes in an optimiser step", at_least=1)
     optimizer: str = option("muon", "muon (with AdamW for what is no matrix) or adamw", ("muon", "adamw"))
+    optimizer_state: str = option("float32", "what the optimisers remember; 8bit is a quarter", ("float32", "8bit"))
     lr: float = option(2e-3, "peak learning rate of AdamW", at_least=0)
     matrix_lr: float = option(2e-2, "peak learning rate of Muon", at_least=0)
     weight_decay: float = option(0.0, "decoupled weight decay", at_least=0)

@@ -14,16 +14,14 @@ Shape letters: B rows, L places in a row, C candidates, S samples of each.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sfumato.data.batches import Batch
 from sfumato.data.cache import digest
-from sfumato.evaluate.enumeration import enumerated
-from sfumato.evaluate.likelihood import estimates
-from sfumato.process import Autoregressive, Masked
+from sfumato.evaluate.continuation import NOISES, Continuation, continuation_nats, sample_stderr
+from sfumato.process import Autoregressive
 from sfumato.sample.language_model import LanguageModel
 from sfumato.text.prompt import goes_on
 
@@ -31,7 +29,6 @@ DOUBT = 3.0
 """A lead of fewer standard errors may be chance."""
 ROWS = 32  # sequences in a forward pass
 TOGETHER = 64  # questions in a batch
-NOISES = 1 << 20  # different noises; a prompt has its own wherever it stands
 
 
 @dataclass(frozen=True)
@@ -107,27 +104,13 @@ def choose(
 
 def _nats(model: LanguageModel, group: "Sequence[_Question]", samples: int, seed: int) -> list[Tensor]:
     """float64 (C, S), estimates for the candidates of each question; a single one each where nothing is random."""
-    found: dict[int, Tensor] = {}
-    process = model.process
-    how: dict[str, Any] = {"rows": ROWS, "device": model.device}
-    for few in (True, False):
-        places = [i for i, question in enumerate(group) if _few_masks(model, question, samples) == few]
-        if not places:
-            continue
-        part = [group[i] for i in places]
-        batch = _batch([row for question in part for row in question.rows], model.tokenizer.pad_id)
-        if few and isinstance(process, Masked):
-            nats_CS = enumerated(model.denoiser, process, model.layout, batch, **how)[:, None]
-        else:
-            how |= {"noise_R": torch.tensor([question.noise for question in part for _ in question.rows])}
-            nats_CS = estimates(model.denoiser, process, model.layout, batch, samples=samples, seed=seed, **how)
-        found |= zip(places, nats_CS.split([len(question.rows) for question in part]), strict=True)
-    return [found[i] for i in range(len(group))]
-
-
-def _few_masks(model: LanguageModel, question: "_Question", samples: int) -> bool:
-    """Whether all masks of its candidates are no more than the samples."""
-    return isinstance(model.process, Masked) and 2 ** max(len(scored) for _, scored in question.rows) <= samples + 1
+    flat = [
+        Continuation(before, scored, question.noise, max(len(scored) for _, scored in question.rows))
+        for question in group
+        for before, scored in question.rows
+    ]
+    found = iter(continuation_nats(model, flat, samples=samples, seed=seed, rows=ROWS))
+    return [torch.stack([next(found) for _ in question.rows]) for question in group]
 
 
 class _Question(NamedTuple):
@@ -169,43 +152,18 @@ def _questions(
     return questions
 
 
-def _batch(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> Batch:
-    """One candidate a row, of which what stands behind the prompt is scored."""
-    length = max(len(before) + len(scored) for before, scored in rows)
-    tokens_BL = torch.full((len(rows), length), pad_id)
-    position_BL = torch.full((len(rows), length), -1)
-    editable_BL = torch.zeros(len(rows), length, dtype=torch.bool)
-    for i, (before, scored) in enumerate(rows):
-        end = len(before) + len(scored)
-        tokens_BL[i, :end] = torch.tensor(before + scored)
-        position_BL[i, :end] = torch.arange(end)
-        editable_BL[i, len(before) : end] = True
-    return Batch(tokens_BL, position_BL, torch.where(position_BL < 0, -1, 0), editable_BL)
-
-
 def _choice(nats_CS: Tensor, question: _Question, kind: str) -> Choice:
     mean_C = nats_CS.mean(dim=1)
     order = mean_C.argsort(stable=True).tolist()
-    leads = [(float(mean_C[i] - mean_C[order[0]]), _stderr(nats_CS[i] - nats_CS[order[0]])) for i in order[1:]]
+    leads = [(float(mean_C[i] - mean_C[order[0]]), sample_stderr(nats_CS[i] - nats_CS[order[0]])) for i in order[1:]]
     lead, lead_stderr = leads[0] if leads else (math.inf, 0.0)
     return Choice(
         index=order[0],
         log_likelihoods=tuple((-mean_C).tolist()),
-        stderr=tuple(_stderr(nats_S) for nats_S in nats_CS),
+        stderr=tuple(sample_stderr(nats_S) for nats_S in nats_CS),
         lead=lead,
         lead_stderr=lead_stderr,
         sure=all(distance > DOUBT * error for distance, error in leads),
         tokens=tuple(len(scored) for _, scored in question.rows),
         kind=kind,
     )
-
-
-def _stderr(values_S: Tensor) -> float:
-    """Standard error of the mean of samples at rising noise levels: from what neighbours differ by.
-
-    The levels are stratified, so the trend along them adds nothing to the error; it stays an upper estimate.
-
-    Source: Wolter 2007, "Introduction to variance estimation", section 8.2 (successive differences).
-    """
-    samples = len(values_S)
-    return math.sqrt(float(values_S.diff().square().mean()) / (2 * samples)) if samples > 1 else 0.0

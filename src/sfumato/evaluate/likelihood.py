@@ -29,6 +29,7 @@ from sfumato.process import (
     Gaussian,
     Growing,
     Hybrid,
+    Linear,
     Masked,
     Noised,
     Process,
@@ -129,6 +130,7 @@ def estimates(
     samples: int = 8,
     seed: int = 0,
     rows: int = 16,
+    independent: bool = False,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -144,6 +146,7 @@ def estimates(
         samples: random noisings of each row; where the value is exact, one is enough and no more are made.
         seed: of the noise.
         rows: sequences in one forward pass.
+        independent: a masked model loses each token by chance, instead of a fixed count: the same mean, more variance.
         device: where the denoiser is.
         progress: told the sequences done and their number after each forward pass.
 
@@ -162,7 +165,9 @@ def estimates(
         place_B = torch.arange(begin, min(begin + rows, count))
         row_B, sample_B = place_B // samples, place_B % samples
         part = batch.select(row_B)
-        noised, where = noised_rows(process, layout, part, noise_R[row_B], sample_B, samples, seed, embed)
+        noised, where = noised_rows(
+            process, layout, part, noise_R[row_B], sample_B, samples, seed, embed, independent=independent
+        )
         nats_C[place_B] = nats_of(denoiser, process, layout, noised, where, torch.device(device))
         if progress:
             progress(min(begin + rows, count), count)
@@ -173,6 +178,15 @@ def nats_of(
     denoiser: Denoiser, process: Process, layout: Layout, noised: Noised, where: Where, device: torch.device
 ) -> Tensor:
     """float64 (B,): the sum of what each sequence's scored positions cost."""
+    nats_N, gaps_B = token_nats(denoiser, process, layout, noised, where, device)
+    scored_B = torch.bincount(noised.index_N // where.position_BQ.shape[1], minlength=len(gaps_B)).tolist()
+    return torch.stack([part.sum() for part in nats_N.split(scored_B)]) + gaps_B
+
+
+def token_nats(
+    denoiser: Denoiser, process: Process, layout: Layout, noised: Noised, where: Where, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """float64 (N,), what each scored position costs; and (B,), what the gaps of a sequence cost where rows grow."""
     # Row by row to the vocabulary: bounded memory, and sums that do not know their neighbours.
     rows, length = where.position_BQ.shape
     scored_B = torch.bincount(noised.index_N // length, minlength=rows).tolist()
@@ -192,8 +206,7 @@ def nats_of(
     nats = []
     for index_N, part_ND in zip(noised.index_N.split(scored_B), hidden_ND.split(scored_B), strict=True):
         nats.append(process.bound(denoiser.readout(part_ND), replace(noised, index_N=index_N)))
-    parts = torch.cat(nats).cpu().double().split(scored_B)
-    return torch.stack([part.sum() for part in parts]) + gaps_B
+    return torch.cat(nats).cpu().double(), gaps_B
 
 
 def noised_rows(
@@ -205,6 +218,8 @@ def noised_rows(
     samples: int,
     seed: int,
     embed: Embed | None = None,
+    *,
+    independent: bool = False,
 ) -> tuple[Noised, Where]:
     """Rows noised for the bound at stratified levels, and who their places are; on the CPU, the same for every device.
 
@@ -217,6 +232,7 @@ def noised_rows(
         samples: of a row.
         seed: of the noise.
         embed: the network's embedding, for a process that noises embeddings.
+        independent: as in `estimates`.
     """
     clean_BL, position_BL = batch.tokens_BL, batch.position_BL
     editable_BL = scorable(process, batch.editable_BL, position_BL)
@@ -239,10 +255,11 @@ def noised_rows(
     if isinstance(process, Growing):  # a pole at 0 alone: t = u^2
         noised = process.corrupt(clean_BL, level_BL[:, :1] ** 2, editable_BL=editable_BL, seeds_B=seeds_B)
         return replace(noised, weight_BL=(noised.weight_BL * 2 * level_BL).float()), noised.where(where)
-    counted = replace(process, objective="count") if isinstance(process, Masked) else process
-    noised = counted.corrupt(
-        clean_BL, level_BL, editable_BL=editable_BL, seeds_B=seeds_B, block_BL=group_BL, embed=embed
-    )
+    if isinstance(process, Masked):  # the level is the chance of a mask, whatever the schedule
+        drawn: Process = replace(process, schedule=Linear(), objective="elbo" if independent else "count")
+    else:
+        drawn = process
+    noised = drawn.corrupt(clean_BL, level_BL, editable_BL=editable_BL, seeds_B=seeds_B, block_BL=group_BL, embed=embed)
     if not isinstance(process, Masked) or process.objective == "count":
         return noised, where
     # Trained with masks drawn one by one: a network that is told the time expects the one with this share of masks.

@@ -1,11 +1,15 @@
 """What a figure of speed is worthless without: the machine, and how it was used."""
 
+import hashlib
 import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from sfumato.model.weights import weight_files
+from sfumato.sample.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,17 @@ def _cpu() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
+
+
+def weights_sha256(model: LanguageModel) -> str:
+    """SHA-256 of a model's weight files, one after the other; of a model that is only in memory, of its parameters."""
+    found = hashlib.sha256()
+    if model.path:
+        for file in weight_files(model.path):
+            with open(file, "rb") as handle:
+                while block := handle.read(1 << 24):
+                    found.update(block)
+    else:
+        for name, tensor in sorted(model.denoiser.state_dict().items()):
+            found.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -21,7 +21,7 @@ def peak_memory(work: Callable[[], Any], denoiser: Denoiser, device: torch.devic
     Returns:
         Bytes; None on a device that does not tell.
     """
-    weights = sum(parameter.nbytes for parameter in getattr(denoiser, "parameters", list)())
+    weights = weight_bytes(denoiser)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -35,6 +35,11 @@ def peak_memory(work: Callable[[], Any], denoiser: Denoiser, device: torch.devic
     with _Live() as live:
         work()
     return live.peak + weights
+
+
+def weight_bytes(denoiser: Denoiser) -> int:
+    """Bytes of a network's tensors, quantised ones among them."""
+    return sum(tensor.nbytes for kind in ("parameters", "buffers") for tensor in getattr(denoiser, kind, list)())
 
 
 class _Live(TorchDispatchMode):

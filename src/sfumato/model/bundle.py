@@ -26,6 +26,7 @@ from sfumato.model.adapter import FORMAT as ADAPTER_FORMAT
 from sfumato.model.adapter import Adapter, read_weights
 from sfumato.model.foreign import Foreign
 from sfumato.model.layout import layout_named
+from sfumato.model.quantised import Quantised, replace_matrices
 from sfumato.model.transformer import Transformer
 from sfumato.model.weights import (
     BUNDLED,
@@ -80,6 +81,8 @@ class BundleConfig:
     """How a conversation becomes tokens (`text.chat.ChatTemplate`); None where the model knows no conversations."""
     made: dict[str, Any] = field(default_factory=dict)
     """How it was made: recipe, steps, tokens, data, versions."""
+    quantised: Quantised | None = None
+    """Which matrices are stored in fewer bits; None = none. Such a model can be used, but not trained."""
     foreign: dict[str, Any] | None = None
     """The configuration of a network of the transformers library that is the denoiser; None = our transformer."""
 
@@ -149,7 +152,10 @@ def build_network(config: BundleConfig, *, gradient_checkpointing: bool = False,
     }
     if config.foreign is not None:
         return Foreign(config.foreign, **settings)
-    return Transformer(config.model, **settings)
+    network = Transformer(config.model, **settings)
+    if config.quantised:
+        replace_matrices(network, config.quantised)
+    return network
 
 
 def write_bundle(

@@ -1,8 +1,7 @@
 """A network of the `transformers` library as a denoiser: its own class computes, our layouts say who sees whom.
 
-Only classes that come with the library are built (`FAMILIES`), never code from a model folder. Of each, `encode` runs
-the trunk and `readout` the class's own forward with the trunk left out, so that whatever it does to the logits
-(a transform, a softcap, a scale) is done here too.
+Of each class of `model.families`, `encode` runs the trunk and `readout` the class's own forward with the trunk left
+out, so that whatever it does to the logits (a transform, a softcap, a scale) is done here too.
 
 Shape letters: B rows, Q positions run, K key positions, N scored positions, D width, V vocabulary, H heads,
 E head width.
@@ -10,7 +9,6 @@ E head width.
 
 import copy
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -20,63 +18,11 @@ from torch import Tensor, nn
 from sfumato.canvas import Where
 from sfumato.config import ConfigError
 from sfumato.model.cache import Cache, Kept
+from sfumato.model.families import CAUSAL, build_class, layer_kinds
 from sfumato.model.layout import Layout, visible
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
-
-MASKED = {
-    "bert": "BertForMaskedLM",
-    "camembert": "CamembertForMaskedLM",
-    "data2vec-text": "Data2VecTextForMaskedLM",
-    "distilbert": "DistilBertForMaskedLM",
-    "electra": "ElectraForMaskedLM",
-    "ernie": "ErnieForMaskedLM",
-    "eurobert": "EuroBertForMaskedLM",
-    "megatron-bert": "MegatronBertForMaskedLM",
-    "modernbert": "ModernBertForMaskedLM",
-    "roberta": "RobertaForMaskedLM",
-    "roberta-prelayernorm": "RobertaPreLayerNormForMaskedLM",
-    "xlm-roberta": "XLMRobertaForMaskedLM",
-    "xlm-roberta-xl": "XLMRobertaXLForMaskedLM",
-}
-CAUSAL = {
-    "biogpt": "BioGptForCausalLM",
-    "cohere": "CohereForCausalLM",
-    "cohere2": "Cohere2ForCausalLM",
-    "exaone4": "Exaone4ForCausalLM",
-    "falcon": "FalconForCausalLM",
-    "gemma": "GemmaForCausalLM",
-    "gemma2": "Gemma2ForCausalLM",
-    "gemma3_text": "Gemma3ForCausalLM",
-    "glm": "GlmForCausalLM",
-    "glm4": "Glm4ForCausalLM",
-    "gpt2": "GPT2LMHeadModel",
-    "gpt_neox": "GPTNeoXForCausalLM",
-    "granite": "GraniteForCausalLM",
-    "helium": "HeliumForCausalLM",
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "nemotron": "NemotronForCausalLM",
-    "olmo": "OlmoForCausalLM",
-    "olmo2": "Olmo2ForCausalLM",
-    "olmo3": "Olmo3ForCausalLM",
-    "opt": "OPTForCausalLM",
-    "phi": "PhiForCausalLM",
-    "phi3": "Phi3ForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "smollm3": "SmolLM3ForCausalLM",
-    "stablelm": "StableLmForCausalLM",
-    "starcoder2": "Starcoder2ForCausalLM",
-}
-FAMILIES = MASKED | CAUSAL
-"""By `model_type`, the class of the library that computes it; those whose logits the tests compare.
-
-What our own network computes too (`model.hub.reading`) comes here only where a model of it is not plain.
-"""
-
-_LAYERS = {"full_attention", "sliding_attention"}
+    from transformers import PreTrainedConfig
 
 
 class Foreign(nn.Module):
@@ -246,39 +192,6 @@ class Foreign(nn.Module):
     def num_parameters(self) -> int:
         """How many numbers are learned."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def layer_kinds(config: "PreTrainedConfig") -> set[str]:
-    """The kinds of attention that the layers of a network have."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return set(kinds)
-    return {"sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"}
-
-
-def build_class(config: Mapping[str, Any], dropout: float = 0.0) -> "PreTrainedModel":
-    """The library's own network, without weights; see `Foreign`."""
-    if find_spec("transformers") is None:
-        raise ConfigError("this network needs transformers, not installed here: pip install 'sfumato[hub]'")
-    kind = config.get("model_type", "")
-    if kind not in FAMILIES:
-        raise ConfigError(f"model_type: got {kind!r}, expected one of {', '.join(sorted(FAMILIES))}")
-    import transformers
-    from transformers.initialization import no_init_weights
-
-    chosen = transformers.CONFIG_MAPPING[kind].from_dict(dict(config))
-    for name, value in chosen.to_dict().items():
-        if isinstance(value, float) and ("dropout" in name or name.endswith(("pdrop", "layerdrop"))):
-            setattr(chosen, name, 0.0 if name.endswith("layerdrop") else dropout)
-    chosen.dtype = torch.float32
-    family = getattr(transformers, FAMILIES[kind])
-    fused = family._supports_sdpa and not getattr(chosen, "attn_logit_softcapping", None)
-    chosen._attn_implementation = "sdpa" if fused else "eager"
-    # Real tensors, even where others would be meta: some are in no file. Memory is taken when it is written to.
-    with torch.device("cpu"), no_init_weights():
-        network = family(chosen)
-    network.tie_weights()
-    return network
 
 
 class _Through(nn.Module):

@@ -20,6 +20,7 @@ from sfumato.canvas import Where
 from sfumato.config import ModelConfig
 from sfumato.model.cache import Cache, Kept
 from sfumato.model.layout import Layout, visible
+from sfumato.model.quantised import QuantisedMatrix, quantised_parameters
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -256,7 +257,7 @@ class Transformer(nn.Module):
         frequency = torch.exp(torch.linspace(0.0, 6.9, half, device=t_BQ.device))  # 1 to 1000 rad per unit of t
         angle = t_BQ[..., None].float() * frequency
         code = torch.cat((angle.cos(), angle.sin()), dim=-1)
-        return self.time(F.pad(code, (0, self.config.width - 2 * half)).to(self.embedding.weight.dtype))
+        return self.time(F.pad(code, (0, self.config.width - 2 * half)).to(self.final_norm.dtype))
 
     def encode(
         self,
@@ -330,14 +331,17 @@ class Transformer(nn.Module):
         if head == "gap":
             assert self.gap is not None, "this network has no gap head"
             return self.gap(hidden_ND).squeeze(-1)
-        weight_VD = self.embedding.weight if self.head is None else self.head.weight
+        table = self.embedding if self.head is None else self.head
+        if isinstance(table, QuantisedMatrix):
+            return table.product(hidden_ND) + self.forbidden_V.to(hidden_ND.dtype)
+        weight_VD = table.weight
         return F.linear(hidden_ND, weight_VD, self.forbidden_V.to(weight_VD.dtype))
 
     def empty_cache(self, rows: int, slots: int) -> Cache:
         """Buffers for the keys and values of `rows` rows of at most `slots` positions."""
         config = self.config
         heads = config.kv_heads or config.heads
-        like = self.embedding.weight
+        like = self.final_norm
         return Cache.empty(config.layers, heads, config.head_size, rows, slots, like=like)
 
     @property
@@ -346,5 +350,5 @@ class Transformer(nn.Module):
         return ("embedding.weight",) if self.head is None else ("embedding.weight", "head.weight")
 
     def num_parameters(self) -> int:
-        """How many numbers are learned."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        """How many numbers are learned, or were before they were quantised."""
+        return sum(parameter.numel() for parameter in self.parameters()) + quantised_parameters(self)

@@ -84,18 +84,23 @@ def write_tensors(
     shards, listed = list(_shards(state, dtype, shard_bytes)), {}
     for number, names in enumerate(shards, start=1):
         file = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else f"{stem}.safetensors"
-        shard = {named(name): state[name].detach().to("cpu", dtype).contiguous() for name in names}
+        shard = {named(name): converted(state[name].detach(), "cpu", dtype).contiguous() for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
         (folder / file).chmod(0o644)  # safetensors makes it private
         listed |= dict.fromkeys(shard, file)
     return listed
 
 
+def converted(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
+    """The tensor elsewhere and in another precision, None for its own; codes of quantised numbers stay as they are."""
+    return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+
 def _shards(state: Mapping[str, Tensor], dtype: torch.dtype | None, shard_bytes: int) -> Iterator[list[str]]:
     names: list[str] = []
     size = 0
     for name, tensor in state.items():
-        more = tensor.numel() * (dtype or tensor.dtype).itemsize
+        more = tensor.numel() * (dtype if dtype and tensor.is_floating_point() else tensor.dtype).itemsize
         if names and size + more > shard_bytes:
             yield names
             names, size = [], 0
@@ -154,7 +159,8 @@ def check_sizes(state: dict[str, Tensor], model: ModelConfig, folder: Path) -> N
         ("embedding.weight", (model.vocab_size, model.latent or model.width)),
         (f"blocks.{model.layers - 1}.gate.weight", (model.mlp_width, model.width)),
     ):
-        if name in state and state[name].shape != shape:
+        packed = name in state and state[name].dtype == torch.uint8  # two 4-bit codes a byte
+        if name in state and state[name].shape != (shape[0], shape[1] // (2 if packed else 1)):
             raise BundleError(
                 f"{folder}: tensor {name!r} has shape {list(state[name].shape)}, config.json asks for {list(shape)}"
             )
@@ -192,8 +198,11 @@ def fill(
                 f"{folder}: tensor {name!r} has shape {list(state[name].shape)}, "
                 f"config.json asks for {list(expected[name].shape)}"
             )
-        check_numbers(name, state[name], folder)
-    placed = {name: state.pop(name).to(device, dtype) for name in list(state)}
+        if expected[name].is_floating_point():
+            check_numbers(name, state[name], folder)
+        elif state[name].dtype != expected[name].dtype:
+            raise BundleError(f"{folder}: tensor {name!r} is {state[name].dtype}, expected {expected[name].dtype}")
+    placed = {name: converted(state.pop(name), device, dtype) for name in list(state)}
     network.load_state_dict(placed, assign=True)
     network.to(device)
 

@@ -16,6 +16,7 @@ from sfumato.model.layout import Layout
 from sfumato.model.transformer import Denoiser
 
 SHAPES = 64  # compiled at most
+_ROOM = 32  # positions that a forward of many places is compiled to read, or 4, 16, ... times as many
 LONGEST = 3  # times the size of a block; longer runs (prompts) come in all lengths and are not worth compiling
 
 
@@ -42,7 +43,21 @@ class CompiledTrunk:
             row_B = torch.arange(len(inputs_BQ) + extra, device=inputs_BQ.device) % len(inputs_BQ)
             inputs_BQ, t_BQ, where = inputs_BQ[row_B], t_BQ[row_B], where.at((row_B,))
             kept = Kept(kept.cache, torch.cat((kept.slot_BQ, spare_BQ)), kept.where.at((row_B,)))
-        return self._run(inputs_BQ, where, layout, t_BQ, kept).flatten(0, 1)[read_N]
+        room = _ROOM
+        while room < len(read_N):
+            room *= 4
+        if 2 * room > where.position_BQ.numel():
+            return self._run(inputs_BQ, where, layout, t_BQ, None, kept).flatten(0, 1)[read_N]
+        some_N = torch.nn.functional.pad(read_N, (0, room - len(read_N)))
+        return self._run(inputs_BQ, where, layout, t_BQ, some_N, kept)[: len(read_N)]
 
-    def _encode(self, inputs_BQ: Tensor, where: Where, layout: Layout, t_BQ: Tensor, kept: Kept | None) -> Tensor:
-        return self._denoiser.encode(inputs_BQ, where=where, layout=layout, t_BQ=t_BQ, kept=kept)
+    def _encode(
+        self,
+        inputs_BQ: Tensor,
+        where: Where,
+        layout: Layout,
+        t_BQ: Tensor,
+        read_N: Tensor | None,
+        kept: Kept | None,
+    ) -> Tensor:
+        return self._denoiser.encode(inputs_BQ, where=where, layout=layout, t_BQ=t_BQ, read_N=read_N, kept=kept)

@@ -89,8 +89,8 @@ class Decoder:
         """Work done so far."""
         return self.forward.counters
 
-    def add(self, request: Request) -> int:
-        """Queue a row; it takes part from the next step on.
+    def check(self, request: Request) -> None:
+        """Refuse a row that this decoder cannot write.
 
         Raises:
             ValueError: its sampler, its guidance or its constraint makes no sense for the model, its steps are fewer
@@ -109,6 +109,10 @@ class Decoder:
         request.blocks(self.layout)
         self.guided.check(request)
         check_constraint(request, self.process)
+
+    def add(self, request: Request) -> int:
+        """Queue a row, which takes part from the next step on; ValueError as `check`."""
+        self.check(request)
         request = replace(request, id=self._next_id)
         self._next_id += 1
         self._waiting.append(request)

@@ -23,8 +23,8 @@ from sfumato import rng
 from sfumato.config import ConfigError
 from sfumato.model.device import resolve_device, resolve_dtype
 from sfumato.model.weights import BundleError
-from sfumato.sample.language_model import Generation, Stats
 from sfumato.sample.settings import Settings
+from sfumato.sample.writing import Generation, Stats
 from sfumato.text.tokenizer import check_text
 
 KIND = "diffusion_gemma"

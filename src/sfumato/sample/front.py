@@ -239,9 +239,11 @@ class Front:
         if not isinstance(max_tokens, int) or not 1 <= max_tokens < room:
             raise ValueError(f"max_tokens: expected 1 to {room - 1}, got {max_tokens!r}")
         ids, dropped = self.chat_template.fit(messages, self.tokenizer, room - max_tokens)
-        tokens = [*self.tokenizer.begin, *ids]
-        editable = [False] * len(tokens) + [True] * (0 if self.grows else max_tokens)
-        row = [*tokens, *[self.tokenizer.mask_id] * (len(editable) - len(tokens))]
-        if not self.grows:
-            return Row(row, editable), dropped
-        return Row(row, editable, [i == len(tokens) - 1 for i in range(len(tokens))], len(tokens) + max_tokens), dropped
+        return self.behind([*self.tokenizer.begin, *ids], max_tokens), dropped
+
+    def behind(self, given: Sequence[int], max_tokens: int) -> Row:
+        """A row that begins with these tokens, what opens a text among them, and leaves its end open."""
+        if self.grows:
+            return Row(list(given), [False] * len(given), [False] * (len(given) - 1) + [True], len(given) + max_tokens)
+        masks = [self.tokenizer.mask_id] * max_tokens
+        return Row([*given, *masks], [False] * len(given) + [True] * max_tokens)

@@ -1,8 +1,6 @@
 """A model ready to use: network, process, layout and tokenizer together. What `sfumato.load()` returns."""
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,61 +11,19 @@ from sfumato.model.device import resolve_device, resolve_dtype
 from sfumato.model.layout import Full, Layout
 from sfumato.sample.compiled import CompiledTrunk
 from sfumato.sample.constraint import Constraint
-from sfumato.sample.decoder import Decoder, Request
+from sfumato.sample.decoder import Decoder
 from sfumato.sample.embedding import embed
-from sfumato.sample.front import Front, Plan
+from sfumato.sample.front import Front
 from sfumato.sample.guidance import Guidance, as_guidance
 from sfumato.sample.guided import steerable
 from sfumato.sample.keywords import Placer
+from sfumato.sample.many import generate_many
 from sfumato.sample.prefix import PrefixStore
 from sfumato.sample.reuse import Reuse
-from sfumato.sample.settings import Settings
-from sfumato.sample.sliding import Sliding
 from sfumato.sample.trace import Event
+from sfumato.sample.writing import Generation, Start, Text, Writing, check_stops, seed_of
 from sfumato.text.chat import ChatTemplate, Message
-from sfumato.text.prompt import Row, text_of
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What a generation cost. When several texts are written together, time and positions are those of all of them."""
-
-    nfe: int
-    """Forward passes that this text took part in."""
-    committed: int
-    """Tokens written, up to and with the end of the text."""
-    tpf: float
-    """Committed tokens per forward."""
-    seconds: float
-    tokens_per_second: float
-    positions_evaluated: int
-    """Query positions run through the network."""
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One written text."""
-
-    text: str
-    """All of it, prompt included, cut at the end of the text."""
-    completion: str
-    """What follows the prompt (infilling: everything from the first hole on)."""
-    tokens: tuple[int, ...]
-    """The canvas row."""
-    finish_reason: str
-    """stop = the model ended the text, or it is all that its constraint asks for; length = the canvas is full."""
-    seed: int
-    settings: Settings
-    stats: Stats
-
-
-@dataclass(frozen=True)
-class Start:
-    """The beginning of a row, for those who watch."""
-
-    request: int
-    tokens: tuple[int, ...]
-    editable: tuple[bool, ...]
+from sfumato.text.prompt import Row
 
 
 class LanguageModel:
@@ -120,8 +76,9 @@ class LanguageModel:
                 which begins with the end of the one before. Where rows grow, the greatest length, within the context.
             length: write exactly so many tokens and end there; takes the place of `max_tokens`.
             options: fields of `Settings`; `guidance`, a `Guidance`, several, or the scale of classifier-free guidance;
-                `keywords`, words that must appear; `constraint`, what the continuation obeys (`sample.constraint`); and
-                `on_start`, `on_event` to watch, `drafts` to see guesses too.
+                `keywords`, words that must appear; `constraint`, what the continuation obeys (`sample.constraint`);
+                `stop`, strings of which the first ends the text; and `on_start`, `on_event` to watch, `drafts` to see
+                guesses too.
 
         Returns:
             A `Generation`, or a list of them.
@@ -181,6 +138,27 @@ class LanguageModel:
         room = max_tokens or min(128, self.front.context // 2)
         return self._run([self.front.conversation(messages, room)[0] for messages in conversations], **options)
 
+    def generate_many(
+        self, requests: Iterable[str | Mapping[str, Any]], *, batch: int = 8, **options: Any
+    ) -> Iterator[Generation]:
+        """Write a text for each of many requests, which may differ in kind and settings, in one run of the decoder.
+
+        The next request is read when a text is done, so that the batch stays full and `requests` may be endless.
+
+        Args:
+            requests: prompts; or mappings with one of `prompt`, `template` and `messages`, and any of `max_tokens`,
+                `length`, `stop` and the fields of `Settings` but those of the decoder (cache, refresh, compile).
+            batch: texts written at a time; changes speed and memory only.
+            options: what holds where a request says nothing; `guidance` and `constraint` as in `generate`, for all.
+
+        Yields:
+            The texts in the order of the requests; without a seed of its own the i-th uses `seed + i`.
+
+        Raises:
+            ValueError: as `generate`, `infill` and `reply`; it names the request by its place, counted from 0.
+        """
+        return generate_many(self, requests, batch=batch, **options)
+
     def embed(self, text: str | Sequence[str], **options: Any) -> Tensor:
         """What texts mean to the model: vectors of length 1, whose inner products say how alike they are.
 
@@ -212,10 +190,9 @@ class LanguageModel:
 
     def _run(self, rows: Sequence[Row], **options: Any) -> list[Generation]:
         writing, texts = self._begin(rows, **options)
-        left = list(texts)
-        while left:
-            left = writing.windows(left)
-        return [self._generation(text, writing) for text in texts]
+        for _ in writing.finished(texts, len(texts)):
+            pass
+        return [writing.generation(text) for text in texts]
 
     def _begin(
         self,
@@ -227,38 +204,43 @@ class LanguageModel:
         guidance: Guidance | Sequence[Guidance] | float = (),
         keywords: Sequence[str] = (),
         constraint: Constraint | None = None,
+        stop: str | Sequence[str] = (),
         in_sight: bool = False,
         **options: Any,
-    ) -> "tuple[_Writing, list[_Text]]":
+    ) -> tuple[Writing, list[Text]]:
         """The run of the decoder that options ask for, and the texts that it is to write."""
         if constraint is not None and keywords:
             raise ValueError("keywords: cannot stand in a text with a constraint; name them in the constraint")
         plan = self.front.plan(options, in_sight=in_sight or bool(keywords))
         # Where texts begin with nothing, there is no token that a hidden prompt could keep.
         settings, chosen = plan.settings, as_guidance(guidance, whole=self.bundle.config.tokens.start is None)
-        writing = _Writing(self, plan, on_event, drafts, constraint)
+        reuse = Reuse.chosen(settings.cache, self.layout, settings.refresh)
+        decoder = self.decoder(reuse, compiled=settings.compile)
+        writing = Writing(self.front, decoder, on_event=on_event, drafts=drafts, constraint=constraint)
         if isinstance(keywords, str):
             raise ValueError(f"keywords: expected a list of words, got the text {keywords!r}")
-        context, texts = self.bundle.config.model.context, []
+        texts, stops = [], check_stops(stop)
         for i, row in enumerate(rows):
-            prompt, several, passes = row.first_written, chosen, 0
+            seed, prompt, several, passes = seed_of(settings.seed, i), row.first_written, chosen, 0
             if keywords and not steerable(self.process):
                 raise ValueError(f"keywords: not for the {self.process.name} process; use a masked model")
             if several or keywords or constraint:
-                self._check_window(row, "keywords" if keywords else "guidance" if several else "constraint")
+                self.check_window(row, "keywords" if keywords else "guidance" if several else "constraint")
             if keywords:
                 in_sight = self.layout.name == "block" and plan.block >= len(row.tokens)
                 layout = Full() if in_sight else self.layout
                 put = Placer(self.denoiser, self.process, layout, self.tokenizer, self.device)
-                row, whole = put(row, keywords, _seed(settings, i))
+                row, whole = put(row, keywords, seed)
                 several, passes = (*chosen, whole), len(whole.behind)
             if on_start:
                 on_start(Start(i, tuple(row.tokens), tuple(row.editable)))
-            sliding = Sliding.over(row, context, plan.block or 1, len(self.tokenizer.begin))
-            texts.append(_Text(i, row, sliding, prompt, several, nfe=passes))
+            text = writing.text(i, row, plan, seed)
+            text.prompt, text.guidance, text.stops, text.nfe = prompt, several, stops, passes
+            texts.append(text)
         return writing, texts
 
-    def _check_window(self, row: Row, what: str) -> None:
+    def check_window(self, row: Row, what: str) -> None:
+        """Refuse a row that is longer than the context, for what works on one window only (ValueError)."""
         if len(row.tokens) > (context := self.bundle.config.model.context):
             raise ValueError(f"{what}: works on one window of {context} tokens, got {len(row.tokens)}; write fewer")
 
@@ -290,107 +272,3 @@ class LanguageModel:
             ConfigError: the model has no blocks, or none of this size.
         """
         return self.front.layout_for(block)
-
-    def _generation(self, text: "_Text", writing: "_Writing") -> Generation:
-        tokens, seconds, settings = tuple(text.sliding.tokens), writing.seconds, writing.settings
-        end_id = self.bundle.config.tokens.end
-        written = tokens[text.prompt :]  # earlier turns of a conversation have ends too
-        ended = end_id in written
-        whole = ended if writing.constraint is None else writing.constraint.complete(written)
-        last = text.prompt + written.index(end_id) + 1 if ended else len(tokens)
-        committed = last - text.row.editable.count(False) if text.row.gaps else sum(text.row.editable[:last])
-        return Generation(
-            text=text_of(self.tokenizer, tokens),
-            completion=text_of(self.tokenizer, tokens, text.prompt),
-            tokens=tokens,
-            finish_reason="stop" if whole else "length",
-            seed=_seed(settings, text.number),
-            settings=settings,
-            stats=Stats(
-                nfe=text.nfe,
-                committed=committed,
-                tpf=round(committed / max(1, text.nfe), 3),
-                seconds=round(seconds, 4),
-                tokens_per_second=round(committed / seconds, 1),
-                positions_evaluated=writing.decoder.counters.positions,
-            ),
-        )
-
-
-@dataclass
-class _Text:
-    """A text that is being written."""
-
-    number: int
-    """Its place in the list of prompts."""
-    row: Row
-    sliding: Sliding
-    prompt: int
-    """How many tokens stand before the first hole that was asked for."""
-    guidance: tuple[Guidance, ...]
-    steps: int = 0
-    nfe: int = 0
-    """Both of the windows that are finished; and the passes that placed keywords."""
-
-
-class _Writing:
-    """A run of the decoder over the windows of some texts."""
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        plan: Plan,
-        on_event: Callable[[Event], None] | None,
-        drafts: bool,
-        constraint: Constraint | None,
-    ):
-        self.plan, self.settings, self.on_event = plan, plan.settings, on_event
-        self.drafts, self.constraint, settings = drafts, constraint, plan.settings
-        self.end_id, self.seconds = model.bundle.config.tokens.end, 0.0  # of decoding alone, not of whoever watches
-        self.decoder = model.decoder(
-            Reuse.chosen(settings.cache, model.layout, settings.refresh), compiled=settings.compile
-        )
-
-    def windows(self, texts: Sequence[_Text]) -> list[_Text]:
-        """Write the next window of each text; gives the texts that need another one."""
-        running = {self.decoder.add(self.request(text)): text for text in texts}
-        while self.decoder.busy:
-            start = time.perf_counter()
-            events = self.decoder.step()
-            self.seconds += time.perf_counter() - start
-            for event in events:
-                self._take(running[event.request], event)
-        return [text for text in texts if text.sliding.filled < len(text.row.tokens)]
-
-    def request(self, text: _Text) -> Request:
-        """The next window of a text."""
-        tokens, editable = text.sliding.window()
-        return self.plan.request(
-            tokens,
-            editable,
-            steps=text.sliding.share(self.plan.steps(text.row.room)),
-            seed=text.sliding.seed(_seed(self.settings, text.number)),
-            trace=self.on_event is not None,
-            drafts=self.drafts,
-            gaps=text.row.gaps,
-            limit=text.row.limit,
-            guidance=text.guidance,
-            constraint=self.constraint,
-        )
-
-    def _take(self, text: _Text, event: Event) -> None:
-        """Note what happened, and tell it in places and counts of the whole text."""
-        shown = text.sliding.placed(event)
-        steps, nfe, tokens = text.steps + event.step, text.nfe + event.nfe, None
-        if event.tokens is not None:
-            text.steps, text.nfe = steps, nfe
-            if text.sliding.take(event.tokens, self.end_id):
-                text.sliding.filled = len(text.row.tokens)
-                tokens = tuple(text.sliding.tokens)
-        if self.on_event:
-            self.on_event(replace(shown, request=text.number, step=steps, nfe=nfe, tokens=tokens))
-
-
-def _seed(settings: Settings, place: int) -> int:
-    """The seed of the text with this place in the list; after the largest comes 0."""
-    return (settings.seed + place) % 2**63

@@ -44,9 +44,11 @@ class Order(Acceptance):
         return super().levels(canvas, done_B, steps_B, process=process, seeds_B=seeds_B)
 
     def reads(self, canvas: Canvas, window: Window, *, process: Process, seeds_B: Tensor) -> Tensor:
-        """Every open position of the active block; none where masks stay as they are in this step."""
+        """Every open position of the active block; none where Dream's pace leaves the masks as they are."""
         read_BL = super().reads(canvas, window, process=process, seeds_B=seeds_B)
-        return read_BL if process.revises else read_BL & (self._due(canvas, window, process) > 0)[:, None]
+        if self.pace == "even" or process.revises:
+            return read_BL
+        return read_BL & (self._due(canvas, window, process) > 0)[:, None]
 
     def chosen(self, judged: Judged, canvas: Canvas, window: Window, process: Process) -> Tensor:
         """The best of each row."""

@@ -54,7 +54,7 @@ def steer(
         ValueError: no particles, a reward that is not finite, or what `generate` refuses.
     """
     row = model.front.row(prompt, max_tokens, template=template, length=length)
-    model._check_window(row, "steer")
+    model.check_window(row, "steer")
     writing, texts = model._begin([row] * count, in_sight=template, **options)
 
     def rewards(rows: Sequence[tuple[int, ...]]) -> list[float]:
@@ -66,5 +66,5 @@ def steer(
     writing.seconds = time.perf_counter() - start
     for text, tokens, nfe in zip(texts, found.rows, found.nfe, strict=True):
         text.sliding.tokens, text.nfe = list(tokens), text.nfe + nfe
-    written = [model._generation(text, writing) for text in texts]
+    written = [writing.generation(text) for text in texts]
     return [Particle(*one) for one in zip(written, found.weights, found.rewards, strict=True)]

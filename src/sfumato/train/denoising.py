@@ -205,6 +205,11 @@ def _take_weights(denoiser: Network, config: BundleConfig, init: str) -> None:
         ValueError: the first tensor that does not fit.
     """
     bundle = Bundle.load(find_bundle(init))
+    if bundle.config.quantised:
+        raise ValueError(
+            f"init {init}: its weights are quantised ({bundle.config.quantised.kinds}), and codes do not learn; train "
+            "the model that it was made from, and compress the result"
+        )
     expected = denoiser.state_dict()
     state = _thinned(bundle.denoiser.state_dict(), bundle.config.model.layers, config.model.layers)
     for name in sorted(state.keys() | expected.keys()):

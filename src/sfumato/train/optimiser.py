@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from sfumato.config import TrainConfig
 from sfumato.model.bundle import Network
+from sfumato.train.moments import AdamW8bit, Memory8bit, pieces
+
+TOGETHER = 2**26  # numbers whose update is worked out at a time
 
 
 class Muon(torch.optim.Optimizer):
@@ -32,9 +35,10 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         steps: int = 5,
         dtype: torch.dtype = torch.float32,
+        small: bool = False,
     ):
-        """Args as in `torch.optim.Muon`; `steps` of the Newton-Schulz iteration, in `dtype`."""
-        self.dtype = dtype
+        """Args as in `torch.optim.Muon`; `steps` of the Newton-Schulz iteration, in `dtype`; small: 8-bit momenta."""
+        self.dtype, self.memory = dtype, Memory8bit("momentum", signed=True) if small else None
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps})
 
     @torch.no_grad()
@@ -47,21 +51,40 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                momenta = [self._momentum(p) for p in parameters]
-                gradients = [p.grad for p in parameters if p.grad is not None]
-                torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-                nesterov = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))
-                scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                update = orthogonalise(nesterov.to(self.dtype), group["steps"]) * (-group["lr"] * scale)
-                if group["weight_decay"]:
-                    torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()))
+                count = max(1, TOGETHER // shape.numel())
+                for begin in range(0, len(parameters), count):
+                    self._update(parameters[begin : begin + count], shape, group)
+
+    def _update(self, parameters: list[Tensor], shape: torch.Size, group: dict[str, Any]) -> None:
+        momenta = [self._momentum(p) for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        nesterov = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+        for parameter, momentum in zip(parameters, momenta, strict=True):
+            self._keep(parameter, momentum)
+        scale = max(1.0, shape[0] / shape[1]) ** 0.5
+        update = orthogonalise(nesterov.to(self.dtype), group["steps"]) * (-group["lr"] * scale)
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()))
 
     def _momentum(self, parameter: Tensor) -> Tensor:
+        """The momentum itself, or what is remembered of it."""
         state = self.state[parameter]
-        if not state:
+        if not state and self.memory:
+            self.memory.begin(state, parameter)
+        elif not state:
             state["momentum"] = torch.zeros_like(parameter)
-        return state["momentum"]
+        if self.memory is None:
+            return state["momentum"]
+        parts = [self.memory.read(state, *piece) for piece in pieces(parameter.numel())]
+        return torch.cat(parts).view_as(parameter).to(parameter.dtype)
+
+    def _keep(self, parameter: Tensor, momentum: Tensor) -> None:
+        """Remember the new momentum."""
+        if self.memory:
+            for begin, end in pieces(momentum.numel()):
+                self.memory.write(self.state[parameter], begin, momentum.view(-1)[begin:end].float())
 
 
 def orthogonalise(matrix_GMN: Tensor, steps: int) -> Tensor:
@@ -79,7 +102,8 @@ def orthogonalise(matrix_GMN: Tensor, steps: int) -> Tensor:
 def build_optimisers(denoiser: Network, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW alone, or Muon for the hidden matrices and AdamW for embeddings, gains and biases.
 
-    Weight decay touches matrices only; what needs no gradient is left out. `config.dtype` is the resolved one.
+    Weight decay touches matrices only; what needs no gradient is left out. `config.dtype` is the resolved one. With
+    `config.optimizer_state` "8bit" moments and momenta are remembered in 8 bits, but for those of gains and biases.
     """
     rows = {f"{name}.weight" for name, module in denoiser.named_modules() if isinstance(module, nn.Embedding)}
     rows |= {*denoiser.tables, "gap.weight"}
@@ -88,18 +112,18 @@ def build_optimisers(denoiser: Network, config: TrainConfig) -> list[torch.optim
         if not parameter.requires_grad:
             continue
         (vectors if parameter.ndim < 2 else tables if name in rows else matrices).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": tables, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    muon = config.optimizer == "muon"
-    if not muon:
-        groups[0]["params"] = matrices + tables
-    adamw = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
-    optimisers: list[torch.optim.Optimizer] = [adamw]
+    muon, small = config.optimizer == "muon", config.optimizer_state == "8bit"
+    large = {"params": tables if muon else matrices + tables, "weight_decay": config.weight_decay}
+    groups: list[dict[str, Any]] = [large, {"params": vectors, "weight_decay": 0.0}]
+    optimisers: list[torch.optim.Optimizer] = []
+    if small:  # the few numbers of the vectors are worth their 32 bits
+        optimisers.append(AdamW8bit([groups.pop(0)], lr=config.lr, betas=(0.9, 0.95)))
+    if vectors or not small:
+        optimisers.append(torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True))
     if muon:
         dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-        optimisers.append(Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay, dtype=dtype))
+        muon_of = {"lr": config.matrix_lr, "weight_decay": config.weight_decay, "dtype": dtype, "small": small}
+        optimisers.append(Muon(matrices, **muon_of))
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["base_lr"] = group["lr"]

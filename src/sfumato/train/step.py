@@ -17,7 +17,7 @@ from sfumato import rng
 from sfumato.canvas import Where
 from sfumato.config import Recipe
 from sfumato.data.batches import Batch, Stream
-from sfumato.model.bundle import BundleConfig
+from sfumato.model.bundle import BundleConfig, Network
 from sfumato.model.device import bookkeeping_device
 from sfumato.model.layout import Block, Layout, layout_named, numbered, two_streams
 from sfumato.process import Gaussian, Growing, Noised, Process, build_process, scorable
@@ -141,16 +141,32 @@ class Step:
         u_B1 = rng.uniform(rows_B, self.recipe.seed, self.state.step, _SIZE)[:, None]
         return numbered(position_BL, torch.tensor(sizes)[(u_B1 * len(sizes)).long()])
 
-    def _predicted(self, noised: Noised, where: Where, read_N: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the network says, in the precision of training; see `_forward`."""
+    def _predicted(
+        self, noised: Noised, where: Where, read_N: Tensor, denoiser: Network | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the network, or another one, says in the precision of training; see `_forward`."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.forward(noised.inputs_BL, noised.clean_inputs_BL, where, noised.t_BL, read_N, noised.index_N)
+            return self.forward(
+                denoiser or self.state.denoiser,
+                noised.inputs_BL,
+                noised.clean_inputs_BL,
+                where,
+                noised.t_BL,
+                read_N,
+                noised.index_N,
+            )
 
     def _forward(
-        self, inputs_BL: Tensor, clean_BL: Tensor, where: Where, t_BL: Tensor, read_N: Tensor, index_N: Tensor
+        self,
+        denoiser: Network,
+        inputs_BL: Tensor,
+        clean_BL: Tensor,
+        where: Where,
+        t_BL: Tensor,
+        read_N: Tensor,
+        index_N: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """logits_NV at the positions to read, where alone they are made; and log_rate_BL where rows grow."""
-        denoiser = self.state.denoiser
         if self.growing is not None:  # its gaps are everywhere
             hidden_BLD = denoiser.encode(inputs_BL, where=where, layout=self.seen, t_BQ=t_BL)
             logits_NV = denoiser.readout(hidden_BLD.flatten(0, 1)[read_N])

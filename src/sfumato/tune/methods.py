@@ -51,5 +51,7 @@ def completed(recipe: Recipe) -> Recipe:
             kept["context"] = min(kept["context"], start.model.context)
         changed["model"] = dataclasses.replace(start.model, vocab_size=0, gap_head=False, **kept)
     if recipe.process == ProcessConfig() and recipe.method != "adapt":
-        changed["process"] = start.process
+        # A public masked model has learned low noise alone; only to go on with texts is to go on with that.
+        low = recipe.method == "text" or "model_type" not in start.made
+        changed["process"] = start.process if low else dataclasses.replace(start.process, levels=(0.0, 1.0))
     return dataclasses.replace(recipe, **changed)

@@ -127,7 +127,7 @@ def broken(folder: Path, **config: Any) -> Path:
     ("kind", "config", "message"),
     [
         ("bert", {"model_type": "mamba"}, "unknown model_type 'mamba'; known are"),
-        ("bert", {"hidden_size": 33}, "BertForMaskedLM cannot be built from it"),
+        ("bert", {"hidden_size": 33}, "config.json: BertForMaskedLM cannot be built: The hidden size"),
         ("bert", {"is_decoder": True}, "is_decoder: who sees whom is not ours to say"),
         ("bert", {"quantization_config": {"bits": 4}}, "quantised weights are not read"),
         ("bert", {"intermediate_size": 50}, r"has shape \[48\], config.json asks for \[50\]"),

@@ -15,7 +15,14 @@ def _read(keys: Keys) -> Description:
         ProcessConfig(kind="masked", objective="elbo"),
         layout="full",
         shift=1,
-        sampler={"sampler": "entropy", "temperature": 0.2, "top_p": 0.95, "tokens_per_step": 1.0},
+        sampler={
+            "sampler": "entropy",
+            "judged": "filtered",
+            "pace": "dream",
+            "temperature": 0.2,
+            "top_p": 0.95,
+            "tokens_per_step": 1.0,
+        },
         mask=keys.integer("mask_token_id"),
     )
 

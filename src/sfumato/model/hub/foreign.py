@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sfumato.config import ConfigError, ModelConfig, ProcessConfig
 from sfumato.model.bundle import BundleConfig
-from sfumato.model.foreign import FAMILIES, MASKED, Foreign, layer_kinds
+from sfumato.model.families import FAMILIES, MASKED, layer_kinds
+from sfumato.model.foreign import Foreign
 from sfumato.model.hub.mask import grown, smaller
 from sfumato.model.hub.shards import Stored, stored_tensors
 from sfumato.model.hub.shards import read as read_shards
@@ -72,7 +73,7 @@ def describe(folder: Path, content: Mapping[str, Any]) -> tuple[BundleConfig, st
         shift=0 if masked else 1,
         tokens=dataclasses.replace(tokens, written=False),
         tokenizer_sha256=hashlib.sha256(vocabulary.json.encode()).hexdigest(),
-        sampler={"sampler": "gibbs" if masked else "left_to_right"},
+        sampler={"sampler": "confidence" if masked else "left_to_right"},
         chat=chat,
         made={"family": FAMILIES[kind], "model_type": kind, **no_chat},
         foreign=foreign,
@@ -84,11 +85,8 @@ def _network(foreign: Mapping[str, Any], where: Path) -> Foreign:
     """The network that a config.json describes; its class refuses what it does not know."""
     try:
         network = Foreign(foreign)
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever a class of the library raises at a broken configuration
-        reason = " ".join(str(error).split())
-        raise BundleError(f"{where}: {FAMILIES[foreign['model_type']]} cannot be built from it: {reason}") from None
+    except ConfigError as error:
+        raise BundleError(f"{where}: {error}") from None
     others = layer_kinds(network.config) - {"full_attention", "sliding_attention"}
     if others or getattr(network.config, "is_decoder", False) and network.config.model_type in MASKED:
         what = f"layers of the kind {sorted(others)[0]!r}" if others else "is_decoder"

@@ -65,7 +65,13 @@ def _read(keys: Keys) -> Description:
         ProcessConfig(kind="masked", objective="elbo"),
         layout="full",
         shift=0,
-        sampler={"sampler": "confidence", "temperature": 0.0, "block": 32, "tokens_per_step": 1.0},
+        sampler={
+            "sampler": "confidence",
+            "judged": "drawn",
+            "temperature": 0.0,
+            "tokens_per_step": 1.0,
+            "block": 32,
+        },
         mask=keys.integer("mask_token_id"),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sfumato.model.bundle import BundleConfig, checked_config
-from sfumato.model.foreign import CAUSAL as CAUSAL_CLASSES
+from sfumato.model.families import CAUSAL as CAUSAL_CLASSES
 from sfumato.model.weights import BundleError
 
 MODEL_TYPE = KEY = "sfumato"

@@ -19,7 +19,13 @@ def _read(keys: Keys) -> Description:
         ProcessConfig(kind="masked", objective="elbo"),
         layout="block",
         shift=0,
-        sampler={"sampler": "threshold", "threshold": 0.85, "temperature": 1.0, "block": block},
+        sampler={
+            "sampler": "threshold",
+            "threshold": 0.85,
+            "judged": "filtered",
+            "temperature": 1.0,
+            "block": block,
+        },
         mask=keys.get("mask_token_id"),
     )
 

@@ -1,0 +1,100 @@
+"""What `generate` can be told about whole files: many prompts in, many texts out."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from sfumato.cli.control import Control, ControlOptions
+from sfumato.cli.progress import Bar, progress
+from sfumato.cli.structured import StructuredOptions
+from sfumato.cli.writing import WritingOptions
+from sfumato.config import ConfigError, option
+
+if TYPE_CHECKING:
+    from sfumato.sample.bulk import Summary
+
+ONE_TEXT = ("n", "html", "keywords", "particles", "best_of")  # flags that go with a prompt on the command line
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkOptions(WritingOptions, StructuredOptions):
+    """The flags."""
+
+    input: str = option("", "write a text for each line of this file, JSON lines or .txt, instead of one for PROMPT")
+    output: str = option("", "JSON lines file for these texts; a run that was stopped goes on with it")
+    batch: int = option(8, "--input: texts written at a time; changes speed and memory only", at_least=1)
+    on_error: str = option("stop", "--input: what to do about a line that cannot be understood", ("stop", "skip"))
+
+
+def write_lines(options: BulkOptions, out: TextIO) -> None:
+    """Write a text for each line of a file, and say what that took."""
+    for f in fields(options):
+        if f.name in ONE_TEXT and getattr(options, f.name) != f.default:
+            raise ConfigError(f"--{f.name.replace('_', '-')}: not with --input, which writes one text a line")
+    if not options.output:
+        raise ConfigError("missing --output FILE: where the texts of --input go, as JSON lines")
+    from sfumato.sample.bulk import write_file
+    from sfumato.sample.language_model import LanguageModel
+    from sfumato.train.memory import keep_buffers
+
+    keep_buffers()
+    with progress() as bar:
+        bar.begin("loading the model")
+        model = LanguageModel.load(options.model or None, options.device, options.dtype)
+        bar.begin("reading the prompts")
+        summary = write_file(
+            model,
+            options.input,
+            options.output,
+            batch=options.batch,
+            on_error=options.on_error,
+            about=_about(options),
+            progress=_watch(bar),
+            guidance=Control(options, model).settings()["guidance"],
+            max_tokens=options.max_tokens,
+            seed=options.seed,
+            **options.constraint(model),
+            **options.settings(),
+        )
+    if options.json:
+        found = {"model": str(model.path), "input": options.input, "output": options.output, **asdict(summary)}
+        where = {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
+        print(json.dumps({**found, "batch": options.batch, **where}), file=out)
+    else:
+        _print(summary, options, out)
+
+
+def _watch(bar: Bar) -> Callable[[int, int, int], None]:
+    begun: list[float] = []
+
+    def watch(done: int, total: int, tokens: int) -> None:
+        if not begun:
+            begun.append(time.perf_counter())
+            bar.begin("writing", total, done)
+        bar.show(done, f"{tokens / max(1e-3, time.perf_counter() - begun[0]):.0f} tokens/s")
+
+    return watch
+
+
+def _about(options: BulkOptions) -> str:
+    """What the texts depend on beside their settings: guidance and constraint."""
+    names = {f.name for kind in (ControlOptions, StructuredOptions) for f in fields(kind)}
+    found = {f.name: getattr(options, f.name) for f in fields(options) if f.name in names}
+    if options.json_schema:
+        found["json_schema"] = Path(options.json_schema).read_text(encoding="utf-8-sig")
+    return json.dumps(found)
+
+
+def _print(summary: "Summary", options: BulkOptions, out: TextIO) -> None:
+    before = f", {summary.resumed} of them by an earlier run" if summary.resumed else ""
+    errors = f", {summary.errors} not understood" if summary.errors else ""
+    print(f"{options.output}: {summary.lines} lines{before}{errors}", file=out)
+    if summary.tokens:
+        print(
+            f"{summary.tokens} tokens in {summary.seconds:.1f} s, {summary.tokens_per_second:.0f} tokens/s, "
+            f"NFE {summary.nfe:.1f} a text, batch {options.batch}, seed {options.seed}",
+            file=out,
+        )

@@ -1,0 +1,1 @@
+"""Making a model smaller: pruning, healing what was pruned, and quantisation, each measured against the original."""
