@@ -50,6 +50,8 @@ def run(words: list[str], out: TextIO) -> None:
     start = time.perf_counter()
     config, tokenizer_json = read_description(source)
     to = _layout(options.to, source)
+    if config.quantised:
+        raise ConfigError(f"{source}: its matrices are quantised, a bundle is all it can be; convert what it came from")
     family = None if to in ("bundle", "hf") else family_named(to, KNOWN)
     dtype, card = _dtype(options.dtype), _card(source, target, to, config)
     with progress() as bar:

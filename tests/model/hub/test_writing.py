@@ -22,6 +22,7 @@ from sfumato.model.hub.llada import LLADA
 from sfumato.model.hub.sdar import SDAR
 from sfumato.model.hub.writing import family_named, jinja, write_public
 from sfumato.model.layout import layout_named
+from sfumato.model.quantised import Quantised
 from sfumato.model.weights import BundleError
 from sfumato.text.tokenizer import Tokenizer
 
@@ -162,6 +163,13 @@ def test_what_no_auto_class_computes(tmp_path: Path):
     with pytest.raises(BundleError, match="give a network tokens and nothing else"):
         write_public(tmp_path / "no", replace(bundle.config, model=model), {}, "{}", "")
     assert not (tmp_path / "no").exists()
+
+
+def test_quantised_matrices_stay_in_a_bundle(tmp_path: Path):
+    bundle = bundles.make(Tokenizer.load(find_bundle("tiny")))
+    config = replace(bundle.config, quantised=Quantised({"blocks.0.gate": "int8"}))
+    with pytest.raises(BundleError, match="stored in bundles only; convert the model they came from"):
+        write_public(tmp_path / "no", config, {}, "{}", "")
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, disk_full):

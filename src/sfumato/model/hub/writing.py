@@ -44,6 +44,8 @@ def write_public(
         BundleError: the family has no words for such a model.
         OSError: the disk is full or not writable; an existing folder there is intact.
     """
+    if config.quantised:
+        raise BundleError(f"{folder}: quantised matrices are stored in bundles only; convert the model they came from")
     if family is None:
         keys, tensor = own.write(config), own.tensor if config.foreign is None else str
     elif config.foreign is not None:
