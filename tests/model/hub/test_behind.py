@@ -19,6 +19,7 @@ def outcome(program: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "order",
     [
