@@ -78,7 +78,7 @@ def run_benchmark(options: TaskOptions, samples: int, seed: int, out: TextIO) ->
             harness,
             options.tasks,
             include_path=options.include_path or None,
-            limit=int(options.limit) if (options.limit or 0) >= 1 else options.limit or None,
+            limit=int(options.limit) if options.limit and options.limit >= 1 else options.limit or None,
             num_fewshot=options.num_fewshot,
             chat=options.chat,
             system=options.system,
