@@ -227,3 +227,21 @@ def test_our_chat_template_comes_along(tmp_path: Path):
     assert config.chat is not None
     template = ChatTemplate.from_dict(config.chat)
     assert list(ids) == [config.tokens.start, *template.prompt(TALK, ours)]
+
+
+def test_a_chat_template_is_read_again_from_a_familys_layout(tmp_path: Path):
+    public.write_checkpoint(tmp_path / "theirs", public.LLADA)
+    config, tokenizer_json, state = sfumato.model.hub.read(tmp_path / "theirs")
+    names = {"before": ["<|begin|>", "user\n"], "after": ["<|endoftext|>", "\n"]}
+    chat = {
+        "system": {"before": ["<|begin|>", "system\n"], "after": ["<|endoftext|>", "\n"]},
+        "user": names,
+        "assistant": {"before": ["<|begin|>", "assistant\n"], "after": ["<|endoftext|>", "\n"]},
+        "cue": ["<|begin|>", "assistant\n"],
+        "default_system": "Be kind.",
+        "always_system": False,
+        "opening": [],
+        "strip": True,
+    }
+    write_public(tmp_path / "out", replace(config, chat=chat), state, tokenizer_json, "", family=LLADA)
+    assert sfumato.model.hub.describe(tmp_path / "out")[0].chat == chat
