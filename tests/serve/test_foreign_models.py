@@ -9,6 +9,7 @@ import pytest
 from foreign_models import tiny_bundle
 from foreign_tokenizers import bert, llama2, llama3, qwen, xlmr
 
+from sfumato.sample.constraint import json_schema
 from sfumato.sample.front import Front
 from sfumato.text.chat import ChatTemplate, Turn
 
@@ -128,9 +129,10 @@ def test_influence(served: Any, fronts: dict[str, Front], model: str):
 
 
 @pytest.mark.parametrize("model", ["qwen", "llama3", "llama2", "xlmr"])
-def test_structured_output(served: Any, model: str):
+def test_structured_output(served: Any, fronts: dict[str, Front], model: str):
     schema = {"type": "object", "properties": {"late": {"type": "boolean"}}, "required": ["late"]}
     schema["additionalProperties"] = False
+    json_schema(schema, fronts[model].tokenizer)  # what it imports may take longer than a request
     found = ok(
         served.post("/v1/completions", model=model, prompt="", max_tokens=30, regex='\\{"late": (true|false)\\}')
     )
