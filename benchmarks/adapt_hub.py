@@ -58,6 +58,7 @@ def make_folder(folder: Path, kind: str, args: argparse.Namespace) -> None:
         "pad_token_id": 1,
         "eos_token_id": 2,
         "tie_word_embeddings": True,
+        "initializer_range": args.width**-0.5,  # 0.02 is for networks that are wide and trained for long
     }
     torch.manual_seed(1)
     if kind == "qwen2":
