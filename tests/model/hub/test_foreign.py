@@ -19,7 +19,7 @@ transformers = pytest.importorskip("transformers", reason="needs transformers, w
 
 from foreign import byte_pairs, save_tiny  # noqa: E402
 
-KINDS = dict.fromkeys(("bert", "xlm-roberta", "modernbert"), "masked")
+KINDS = dict.fromkeys(("bert", "xlm-roberta", "distilbert"), "masked")
 KINDS |= dict.fromkeys(("gpt2", "gemma"), "autoregressive")
 PLACES = torch.arange(9)[None]
 
