@@ -30,10 +30,10 @@ WAYS = {
     "dynamic": "--quantise dynamic",
     "int4, to the nearest": "--quantise int4 --calibration 0",
     "int4, calibrated": "--quantise int4",
-    "3/4 of the parameters": "--parameters 0.75",
+    "3/4, not healed": "--parameters 0.75",
     "3/4, healed": "--parameters 0.75 --heal-tokens {heal}",
+    "1/2, not healed": "--parameters 0.5",
     "1/2, healed": "--parameters 0.5 --heal-tokens {heal}",
-    "1/2, healed, dynamic": "--parameters 0.5 --heal-tokens {heal} --quantise dynamic",
 }
 POSITIONS = (16, 256)
 
