@@ -1,8 +1,8 @@
 """Quantisation of a bundle: from its matrices to codes, rounded so that the outputs change least.
 
-With calibration the layers are rounded to 4 bits from the first to the last. Each sees what the layers before it, rounded
-already, make of text at all noise levels, and of what it sees the rounding of a column is made up for by the columns
-after it (`rounding.put_corrected`). Without, each number goes to its nearest code.
+With calibration the layers are rounded to 4 bits from the first to the last. Each sees what the layers before it,
+rounded already, make of text at all noise levels, and of what it sees the rounding of a column is made up for by the
+columns after it (`rounding.put_corrected`). Without, each number goes to its nearest code.
 
 Shape letters: I inputs of a matrix, N positions.
 """
