@@ -2,10 +2,10 @@
 
     python benchmarks/adapt_hub.py --out runs/adapt-hub
 
-Makes two tiny folders as their makers lay them out, Qwen2 (which our network computes) and RoBERTa (which the library's
-class computes), with one vocabulary; trains both in what they are for, on the TinyStories that come along; writes them
-as folders of the library again; and adapts them from there, beside the same recipe from their random beginnings. Trains
-what is not trained yet (a run that was stopped goes on), then reports: a table and JSON. A few minutes on one core.
+Makes two tiny folders as their makers lay them out, Qwen2 (which our network computes) and ModernBERT (which the
+library's class computes), with one vocabulary; trains both in what they are for, on the TinyStories that come along;
+writes them as folders of the library again; and adapts them from there, beside the same recipe from their random
+beginnings. Trains what is not trained yet (a run that was stopped goes on), then reports: a table and JSON.
 """
 
 import argparse
@@ -28,11 +28,11 @@ from sfumato.evaluate.machine import this_machine
 
 DATA = Path(__file__).parent.parent / "recipes" / "data" / "tinystories.jsonl.xz"
 SPECIAL = ["<s>", "<pad>", "</s>", "<mask>"]
-KINDS = ("qwen2", "roberta")
+KINDS = ("qwen2", "modernbert")
 
 
 def make_tokenizer(size: int) -> tokenizers.Tokenizer:
-    """Byte-level BPE with RoBERTa's special tokens; Qwen2 uses the last ones alone."""
+    """Byte-level BPE with special tokens; Qwen2 uses the last ones alone."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -58,6 +58,7 @@ def make_folder(folder: Path, kind: str, args: argparse.Namespace) -> None:
         "pad_token_id": 1,
         "eos_token_id": 2,
         "tie_word_embeddings": True,
+        "initializer_range": args.width**-0.5,  # 0.02 is for networks that are wide and trained for long
     }
     torch.manual_seed(1)
     if kind == "qwen2":
@@ -66,7 +67,8 @@ def make_folder(folder: Path, kind: str, args: argparse.Namespace) -> None:
         )
         names = {"eos_token": "</s>", "pad_token": "<pad>"}
     else:
-        network = transformers.RobertaForMaskedLM(transformers.RobertaConfig(type_vocab_size=1, **sizes))
+        ids = {"cls_token_id": 0, "sep_token_id": 2}
+        network = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**sizes, **ids))
         tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
         names = {"cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
         names |= {"mask_token": "<mask>"}

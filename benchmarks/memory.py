@@ -21,7 +21,7 @@ import bench
 import torch
 
 from sfumato.canvas import Where
-from sfumato.compress.fits import Work, training, use
+from sfumato.compress.fits import CARDS, GIB, ROOM, WAYS, Work, card_for, needed, use
 from sfumato.compress.quantise import quantised
 from sfumato.config import ModelConfig, ProcessConfig, Recipe, TrainConfig
 from sfumato.config.tuning import LoraConfig
@@ -34,9 +34,7 @@ from sfumato.train.optimiser import build_optimisers
 from sfumato.train.state import State
 from sfumato.train.step import Step
 
-MIB, GIB = 2**20, 2**30
-CARDS = (8, 24, 80)
-ROOM = 0.9  # of a card; the rest is for its driver and kernels
+MIB = 2**20
 MODELS = {
     "0.5B": ModelConfig(151936, 896, 24, 14, 2, mlp_width=4864, qkv_bias=True, qk_norm=False),
     "1.5B": ModelConfig(151936, 1536, 28, 12, 2, mlp_width=8960, qkv_bias=True, qk_norm=False),
@@ -44,19 +42,6 @@ MODELS = {
     "8B": ModelConfig(126464, 4096, 32, 32, mlp_width=12288, qk_norm=False, tied=False),
 }
 """The shapes of Qwen2.5-0.5B and -1.5B, of Dream-7B (that of Qwen2.5-7B) and of LLaDA-8B."""
-SPARE = {"small": True, "checkpointing": True, "average": False}
-USES: dict[str, dict[str, Any]] = {
-    "write, float32": {"dtype": "float32"},
-    "write, bfloat16": {"dtype": "bfloat16"},
-    "write, int8": {"kind": "int8"},
-    "write, int4": {"kind": "int4"},
-    "train, AdamW": {"train": {}},
-    "train, AdamW 8-bit": {"train": {"small": True}},
-    "train, AdamW 8-bit, checkpointing, no average": {"train": SPARE},
-    "train, Muon 8-bit, checkpointing, no average": {"train": {"optimizer": "muon", **SPARE}},
-    "LoRA of rank 16": {"train": {"rank": 16}},
-    "LoRA of rank 16, checkpointing": {"train": {"rank": 16, "checkpointing": True}},
-}
 ROWS = 4
 TOKENS = SpecialTokens(0, 1, 2, 3)
 
@@ -73,9 +58,9 @@ def main() -> None:
     device, dtype = bench.begin(args)
     model = ModelConfig(args.vocab, **bench.sizes_of(args), context=args.context)
     if args.alone:
-        print(needed(args.alone, model))
+        print(measured(args.alone, model))
         return
-    runs = [run(name, model, args.threads) for name in USES if args.only in name]
+    runs = [run(name, model, args.threads) for name in WAYS if args.only in name]
     head = ["a run of a small model, MiB", "needed", "derived", "ratio"]
     bench.print_table(
         head, [[r["name"], f"{r['needed'] / MIB:.0f}", f"{r['derived'] / MIB:.0f}", f"{r['ratio']:.2f}"] for r in runs]
@@ -95,22 +80,19 @@ def main() -> None:
 
 
 def derived(model: ModelConfig, name: str, work: Work) -> float:
-    """Bytes by the formulas."""
-    how = USES[name]
-    work = replace(work, dtype=how.get("dtype", work.dtype))
-    found = training(model, work, **how["train"]) if "train" in how else use(model, work, how.get("kind", ""))
-    found.pop("keys", None)  # the small runs write without a cache
-    return sum(found.values())
+    """Bytes by the formulas; the small runs write without a cache."""
+    cached = use(model, replace(work, dtype=WAYS[name].get("dtype", work.dtype)))["keys"]
+    return needed(model, name, work) - (0.0 if "train" in WAYS[name] else cached)
 
 
 def fits(rows: int, length: int) -> list[dict[str, Any]]:
     """Each use of each model: GiB, and the smallest card that has them."""
 
     def one(name: str, model: ModelConfig) -> dict[str, Any]:
-        gib = derived(model, name, Work(rows, length)) / GIB
-        return {"gib": gib, "card": next((str(card) for card in CARDS if gib <= ROOM * card), "-")}
+        size = needed(model, name, Work(rows, length))
+        return {"gib": size / GIB, "card": card_for(size) or "-"}
 
-    return [{"name": name, "models": {size: one(name, model) for size, model in MODELS.items()}} for name in USES]
+    return [{"name": name, "models": {size: one(name, model) for size, model in MODELS.items()}} for name in WAYS]
 
 
 def run(name: str, model: ModelConfig, threads: int) -> dict[str, Any]:
@@ -123,10 +105,10 @@ def run(name: str, model: ModelConfig, threads: int) -> dict[str, Any]:
     return {"name": name, **bytes_of, "ratio": bytes_of["needed"] / bytes_of["derived"]}
 
 
-def needed(name: str, model: ModelConfig) -> int:
+def measured(name: str, model: ModelConfig) -> int:
     """Bytes, in this process."""
     nothing = replace(model, width=16, layers=1, heads=1, mlp_width=16, vocab_size=64, context=16)
-    how = USES[name]
+    how = WAYS[name]
     for one in (nothing, model):
         work = train_it if "train" in how else write_it
         before = work(one, **how.get("train", {"name": name}))
@@ -179,7 +161,7 @@ class Words(Stream):
 def write_it(model: ModelConfig, name: str) -> int:
     """Load a bundle and run it once; returns the resident set before that."""
     with tempfile.TemporaryDirectory() as folder:
-        kind = USES[name].get("kind", "")
+        kind = WAYS[name].get("kind", "")
         probe = "import sys, pathlib, json; sys.path.insert(0, sys.argv[1]); import memory; from sfumato.config import "
         probe += (
             "ModelConfig; memory.save(pathlib.Path(sys.argv[2]), ModelConfig(**json.loads(sys.argv[3])), sys.argv[4])"
@@ -187,7 +169,7 @@ def write_it(model: ModelConfig, name: str) -> int:
         words = [str(Path(__file__).parent), folder + "/model", json.dumps(vars(model)), kind]
         subprocess.run([sys.executable, "-c", probe, *words], check=True)  # its memory is not ours
         before = resident()
-        dtype = torch.bfloat16 if USES[name].get("dtype") == "bfloat16" else torch.float32
+        dtype = torch.bfloat16 if WAYS[name].get("dtype") == "bfloat16" else torch.float32
         network = Bundle.load(Path(folder) / "model", dtype=dtype).denoiser
         tokens_BL = torch.randint(4, model.vocab_size, (ROWS, model.context))
         where = Where(torch.arange(model.context).expand_as(tokens_BL), torch.zeros_like(tokens_BL), None)

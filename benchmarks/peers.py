@@ -139,7 +139,7 @@ def full(setting: Setting, args: argparse.Namespace, notes: list[str]) -> list[C
             how |= {"like": found[cache][0].name, "exactly": True}
         name = "ours, no cache" if cache == "none" else f"ours, {cache} cache"
         everybody.append(ours(setting, name, confidence, **how))
-        if setting.compile:
+        if setting.compile and cache != "prefix":  # whose runs have another length in each block
             everybody.append(ours(setting, f"{name}, compiled", confidence, compiled=True, **how))
     return everybody
 

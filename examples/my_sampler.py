@@ -16,7 +16,7 @@ from torch import Tensor
 import sfumato
 from sfumato.canvas import Canvas, Window
 from sfumato.process import Process
-from sfumato.sample.acceptance import Acceptance
+from sfumato.sample.acceptance import Acceptance, Judged
 from sfumato.sample.order import certainty
 from sfumato.sample.sampler import quota, rank
 
@@ -32,9 +32,9 @@ class Peaks(Acceptance):
         """One a token; it takes fewer."""
         return tokens
 
-    def chosen(self, logits_NV: Tensor, index_N: Tensor, canvas: Canvas, window: Window, process: Process) -> Tensor:
+    def chosen(self, judged: Judged, canvas: Canvas, window: Window, process: Process) -> Tensor:
         """bool_N: which of the open positions (flat places of a canvas of B rows and L columns) to write."""
-        score_N = certainty(logits_NV, "confidence")
+        score_N, index_N = certainty(judged.logits_NV, "confidence"), judged.index_N
         score_BL = torch.zeros(canvas.tokens_BL.shape, dtype=score_N.dtype, device=score_N.device)
         score_BL.view(-1)[index_N] = score_N
         left_BL = torch.nn.functional.pad(score_BL, (1, 0))[:, :-1]

@@ -13,15 +13,15 @@ from sfumato.sample.language_model import LanguageModel
 ROWS = 16  # of the embedding, beyond the tokenizer's ids
 
 
-def tiny_bundle(text: str, ids: Ids, *, shift: int = 0, kind: str = "masked", **others: Any) -> Bundle:
+def tiny_bundle(text: str, ids: Ids, *, shift: int = 0, process: str = "masked", **others: Any) -> Bundle:
     """A random network in which every position matters; it embeds more tokens than the tokenizer has."""
     import tokenizers
 
     size = 1 + max(tokenizers.Tokenizer.from_str(text).get_vocab().values())
-    causal = kind == "autoregressive"
+    causal = process == "autoregressive"
     config = BundleConfig(
         model=ModelConfig(size + ROWS, width=16, layers=1, heads=2, mlp_width=24, context=96),
-        process=ProcessConfig(kind=kind),
+        process=ProcessConfig(kind=process),
         layout="causal" if causal else "full",
         shift=int(causal) or shift,
         tokens=SpecialTokens(ids.mask, ids.end, ids.pad, ids.start),

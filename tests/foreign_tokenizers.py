@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import tokenizers
@@ -29,6 +30,7 @@ class Ids:
     start: int | None
 
 
+@cache  # the library's trainers are not deterministic
 def qwen() -> tuple[str, Ids]:
     """Byte-level BPE; special tokens behind the vocabulary, a text begins with nothing, end and padding are one."""
     backend = tokenizers.Tokenizer(models.BPE())
@@ -46,6 +48,7 @@ def qwen() -> tuple[str, Ids]:
     )
 
 
+@cache  # the library's trainers are not deterministic
 def llama3() -> tuple[str, Ids]:
     """Byte-level BPE whose texts begin with a token."""
     backend = tokenizers.Tokenizer(models.BPE(ignore_merges=True))
@@ -57,6 +60,7 @@ def llama3() -> tuple[str, Ids]:
     return _with(backend, names, end="<|eot_id|>", start="<|begin_of_text|>")
 
 
+@cache  # the library's trainers are not deterministic
 def bert() -> tuple[str, Ids]:
     """WordPiece of lower-case text."""
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -71,6 +75,7 @@ def bert() -> tuple[str, Ids]:
     return backend.to_str(), Ids(mask=4, end=3, pad=0, start=2)
 
 
+@cache  # the library's trainers are not deterministic
 def xlmr() -> tuple[str, Ids]:
     """Unigram, with the special tokens among its pieces and the mask behind them."""
     backend = tokenizers.Tokenizer(models.Unigram())
@@ -84,6 +89,7 @@ def xlmr() -> tuple[str, Ids]:
     return backend.to_str(), Ids(mask=mask, end=2, pad=1, start=0)
 
 
+@cache  # the library's trainers are not deterministic
 def llama2(*, first: bool = False) -> tuple[str, Ids]:
     """BPE over pieces with ▁, bytes for what it does not know; `first`: as newer files put the space before a text."""
     backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))

@@ -17,7 +17,7 @@ import sfumato
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-FOR_USERS = EXTRAS.keys() - {"dev", "docs", "cluster"}
+FOR_USERS = EXTRAS.keys() - {"dev", "docs"}
 LICENCES = runpy.run_path(str(ROOT / "tools" / "licences.py"))
 AUDIT = runpy.run_path(str(ROOT / "tools" / "audit.py"))
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")

@@ -26,6 +26,7 @@ AT_THE_ROOT = {
     "SECURITY.md": "security.md",
 }
 LANGUAGES = {".conf": "nginx", ".py": "python", ".service": "ini", ".toml": "toml", ".yaml": "yaml", "": "docker"}
+LONGEST = 100_000  # characters of a file that are shown
 UNLISTED = "How-tos"  # the section that a page of docs/ joins which mkdocs.yml does not name
 
 
@@ -94,7 +95,7 @@ def _outside(origin: Path, text: str, root: Path) -> Iterator[Path]:
     """The files that the links of a text lead to and that are no pages yet; of a folder, what is in it too."""
     for link, _ in LINK.findall(text):
         target = _target(origin, link)
-        if not target.exists() or not _page(target, root).startswith("files/"):
+        if not target.exists() or not target.is_relative_to(root) or not _page(target, root).startswith("files/"):
             continue
         yield target
         if target.is_dir():
@@ -107,7 +108,11 @@ def _shown(target: Path, root: Path) -> str:
     if target.is_dir():
         inside = sorted(file.name for file in target.iterdir() if file.is_file())
         return title + "\n".join(f"- [{name}]({name}.md)" for name in inside)
-    return f"{title}~~~~{LANGUAGES.get(target.suffix, 'text')}\n{target.read_text('utf-8')}\n~~~~\n"
+    try:
+        text = target.read_text("utf-8")[:LONGEST]
+    except UnicodeDecodeError:
+        return f"{title}{target.stat().st_size:,} bytes that are no text.\n"
+    return f"{title}~~~~{LANGUAGES.get(target.suffix, 'text')}\n{text}\n~~~~\n"
 
 
 def _commands() -> str:

@@ -64,6 +64,9 @@ def test_an_unknown_task_is_told_the_closest_one(masked_bundle: Path, folder: Pa
 
 def test_mistakes_are_one_line(call, masked_bundle: Path, refused: Refused, monkeypatch):
     assert "one thing at a time" in refused("evaluate", masked_bundle, "--tasks", "cats", "--data", "a.txt")
+    for words in (("--output", "a.json"), ("--chat",), ("--temperature", "0.5"), ("--no-greedy",)):
+        flag = words[0].replace("no-", "")
+        assert refused("evaluate", masked_bundle, "--data", "a.txt", *words).startswith(f"{flag}: goes with --tasks")
     assert "estimator: 'exact' is not for the masked process" in call("--estimator", "exact")[2]
     assert "has no chat template" in call("--chat")[2]
     for name in [name for name in sys.modules if name.startswith(("lm_eval", "sfumato.evaluate.harness"))]:

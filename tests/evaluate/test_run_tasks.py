@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from public import DREAM, LLADA, write_checkpoint
 from scoring import build
 
 from sfumato.config import ConfigError
@@ -106,3 +107,11 @@ def test_weights_have_a_fingerprint_of_their_files(tmp_path: Path):
     assert before == weights_sha256(build())
     model.denoiser.embedding.weight.data[9, 0] += 1
     assert weights_sha256(model) != before
+
+
+@pytest.mark.parametrize("config", [LLADA, DREAM], ids=["LLaDA", "Dream"])
+def test_models_of_public_families_take_part(config: dict, folder: Path, tmp_path: Path):
+    write_checkpoint(tmp_path / "model", config)
+    harness = Harness(LanguageModel.load(tmp_path / "model", "cpu", "float32"), samples=2, batch_size=4)
+    report = run_tasks(harness, ["choose", "roll", "say"], include_path=folder, limit=1)
+    assert report["likelihood"]["estimates"] and report["cost"]["generate_until"]["tokens"] > 0

@@ -1,6 +1,7 @@
 """A real worker process with the bundled model, and applications around it, for all tests of the HTTP layer."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import threading
@@ -70,21 +71,33 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def make(talk: Path) -> Iterator[Callable[..., Here]]:
-    """Makes an application with other options; its workers are everybody's."""
+@contextlib.contextmanager
+def serving(models: dict[str, str]) -> Iterator[Callable[..., Here]]:
+    """Makes applications around a worker with these models, by name."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    models = {name: str(find_bundle(name)) for name in ("tiny", "tiny-ar")}
-    models["talk"] = str(talk)
     workers = Workers(WorkerConfig(models, threads=1, dtype="float32"))
-    asyncio.run_coroutine_threadsafe(workers.start(), loop).result(60)
+    asyncio.run_coroutine_threadsafe(workers.start(), loop).result(120)
     yield lambda options=None, **others: Here(loop, workers, options, **others)
     asyncio.run_coroutine_threadsafe(workers.stop(0), loop).result(60)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+@pytest.fixture(scope="session")
+def make(talk: Path) -> Iterator[Callable[..., Here]]:
+    """Makes an application with other options; its workers are everybody's."""
+    models = {name: str(find_bundle(name)) for name in ("tiny", "tiny-ar")}
+    with serving(models | {"talk": str(talk)}) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def served_alone() -> Callable[[dict[str, str]], contextlib.AbstractContextManager[Callable[..., Here]]]:
+    """`with served_alone({name: folder}) as make:` is a worker of one's own."""
+    return serving
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,13 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sfumato.cli.chosen import ModelOptions
 from sfumato.cli.progress import Bar, progress
-from sfumato.config import option
+from sfumato.config import ConfigError, option
 
 if TYPE_CHECKING:
     from sfumato.evaluate.answers import Progress
@@ -23,7 +23,7 @@ class TaskOptions(ModelOptions):
 
     tasks: tuple[str, ...] = option((), "run these tasks of lm-eval instead: names or .yaml files, commas between")
     include_path: str = option("", "--tasks: folder with task files of your own")
-    limit: float | None = option(None, "--tasks: so many documents of each task; below 1 a share of them", at_least=0)
+    limit: float | None = option(None, "--tasks: so many documents of each task; below 1 a share; 0 = all", at_least=0)
     num_fewshot: int | None = option(None, "--tasks: examples in a prompt (default: as each task says)", at_least=0)
     chat: bool = option(False, "--tasks: prompts are conversations, in the model's own template")
     system: str | None = option(None, "--tasks, --chat: what the system says")
@@ -43,6 +43,14 @@ class TaskOptions(ModelOptions):
     factor: float | None = option(None, "--tasks, factor sampler: how many tokens at once")
     block: int | None = option(None, "--data, --tasks: tokens a block, for a block model (default: as it writes)")
     cache: str | None = option(None, "--tasks: what is kept between steps: auto, none, exact, prefix or dual")
+
+
+def check_without_tasks(options: TaskOptions) -> None:
+    """Refuse flags of tasks where none is to be run (ConfigError)."""
+    others = {f.name for f in fields(ModelOptions)} | {"tasks", "block"}
+    for f in fields(TaskOptions):
+        if f.name not in others and getattr(options, f.name) != f.default:
+            raise ConfigError(f"--{f.name.replace('_', '-')}: goes with --tasks NAME; leave it out, or name a task")
 
 
 def run_benchmark(options: TaskOptions, samples: int, seed: int, out: TextIO) -> None:
@@ -66,12 +74,11 @@ def run_benchmark(options: TaskOptions, samples: int, seed: int, out: TextIO) ->
             **{name: getattr(options, name) for name in DECODING},
         )
         bar.begin("loading the tasks")
-        limit = options.limit
         report = run_tasks(
             harness,
             options.tasks,
             include_path=options.include_path or None,
-            limit=int(limit) if limit and limit >= 1 else limit,
+            limit=int(options.limit) if options.limit and options.limit >= 1 else options.limit or None,
             num_fewshot=options.num_fewshot,
             chat=options.chat,
             system=options.system,

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sfumato.cli.benchmark import SAMPLES, TaskOptions, run_benchmark
+from sfumato.cli.benchmark import SAMPLES, TaskOptions, check_without_tasks, run_benchmark
 from sfumato.cli.held_out import rows_for
 from sfumato.cli.progress import Bar, progress
 from sfumato.config import ConfigError, Source, option, parse
@@ -40,6 +40,7 @@ def run(words: list[str], out: TextIO) -> None:
             raise ConfigError("--tasks and --data: one thing at a time; tasks bring their own data")
         run_benchmark(options, options.samples or SAMPLES, options.seed, out)
         return
+    check_without_tasks(options)
     if not options.data:
         raise ConfigError("missing --data FILE: the text to predict, or --tasks NAME; see sfumato evaluate --help")
     if options.calibration:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sfumato.cli.chosen import ModelOptions
-from sfumato.config import parse
+from sfumato.config import ConfigError, ModelConfig, option, parse
 
 if TYPE_CHECKING:
     from sfumato.sample.language_model import LanguageModel
@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 class Options(ModelOptions):
     """The flags of this command."""
 
+    memory: bool = option(False, "what it takes to write with it and to train it, by formulas, in GiB")
+    rows: int = option(1, "with --memory: rows at once", at_least=1)
+    length: int = option(0, "with --memory: tokens of a row; 0 = the context", at_least=0)
+
 
 def run(words: list[str], out: TextIO) -> None:
     """Describe a model, after all the checks that loading makes."""
     about = "Describe a model: architecture, process, tokenizer, default sampler, how it was made."
     options = parse(Options, words, "sfumato info", about)
     facts = _facts(options)
+    if options.memory:
+        _add_memory(facts, options)
     if options.json:
         import json
 
@@ -36,6 +42,8 @@ def run(words: list[str], out: TextIO) -> None:
     facts["chat"] = _template(facts["chat"]) if facts["chat"] else "no"
     if quantised := facts.get("quantised"):
         facts["quantised"] = Quantised(**quantised).kinds
+    for way, one in facts.pop("memory_needed", {}).items():
+        facts[way] = f"{one['gib']:.2f} GiB" + (f", fits into {one['card']} GiB" if one["card"] else "")
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _shown(value))
     Console(file=out, markup=False, highlight=False).print(table)
@@ -48,6 +56,20 @@ def _facts(options: Options) -> dict[str, Any]:
 
     folder = find_bundle(options.name)
     return describe_public(folder) if is_public(folder) else describe(options.load())
+
+
+def _add_memory(facts: dict[str, Any], options: Options) -> None:
+    """What each way to use or to train the network needs; of one that is quantised, as it was before."""
+    from sfumato.compress.fits import WAYS, Work, card_for, needed
+
+    if facts.get("foreign"):
+        raise ConfigError(
+            f"--memory: {facts['model']} is a network of the transformers library, whose parts are unknown"
+        )
+    model = ModelConfig(**facts["architecture"])
+    work = Work(options.rows, min(options.length or model.context, model.context), bool(model.block))
+    ways = {name: needed(model, name, work) for name in WAYS}
+    facts["memory_needed"] = {name: {"gib": size / 2**30, "card": card_for(size)} for name, size in ways.items()}
 
 
 def describe_public(folder: Path) -> dict[str, Any]:
@@ -103,6 +125,7 @@ def describe(model: "LanguageModel") -> dict[str, Any]:
         "chat": config.chat,
         "sampler": asdict(Settings().with_defaults(config.sampler, {})),
         **({"quantised": asdict(config.quantised)} if config.quantised else {}),
+        **({"foreign": config.foreign.get("model_type", "unknown")} if config.foreign else {}),
         "made": config.made,
         **({"adapter": asdict(model.bundle.adapter.config)} if model.bundle.adapter else {}),
     }

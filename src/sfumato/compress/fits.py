@@ -11,15 +11,17 @@ heads x head width, M the MLP width, V the vocabulary, a the bytes of an activat
                optimiser    8 T for AdamW, 4 T for matrices with Muon; in 8 bits a quarter, and 4/256 for the scales
                average      4 T; none with train.ema = 0
                update       24 bytes a number of Muon's largest batch of matrices of one shape
-               activations  B L Y (4 D + 5 H + 4 K + 4 M) a; with checkpointing B L Y D a, and the rest for one layer
+               activations  B L Y (4 D + 5 H + 4 K + 4 M) a; with checkpointing 4 B L Y D
                logits       3 x 4 V B L / 2: as they are, as log-probabilities, and their gradients; half are scored
+                            (with checkpointing or the activations of one layer, whichever are more)
 
 In the block layout a row is run noised and clean at once, so its L counts double in activations. Not counted: the
 interpreter and its libraries, what a kernel uses inside, and buffers that the allocator keeps.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,6 +31,23 @@ from sfumato.model.transformer import Transformer
 from sfumato.train.moments import BLOCK
 from sfumato.train.optimiser import TOGETHER
 
+GIB = 2**30
+CARDS = (8, 24, 80)
+ROOM = 0.9  # of a card; the rest is for its driver and kernels
+SPARE = {"small": True, "checkpointing": True, "average": False}
+WAYS: dict[str, dict[str, Any]] = {
+    "write, float32": {"dtype": "float32"},
+    "write, bfloat16": {"dtype": "bfloat16"},
+    "write, int8": {"kind": "int8"},
+    "write, int4": {"kind": "int4"},
+    "train, AdamW": {"train": {}},
+    "train, AdamW 8-bit": {"train": {"small": True}},
+    "train, AdamW 8-bit, checkpointing, no average": {"train": SPARE},
+    "train, Muon 8-bit, checkpointing, no average": {"train": {"optimizer": "muon", **SPARE}},
+    "LoRA of rank 16": {"train": {"rank": 16}},
+    "LoRA of rank 16, checkpointing": {"train": {"rank": 16, "checkpointing": True}},
+}
+"""What people do with a network."""
 FLOAT = {"float32": 4.0, "bfloat16": 2.0}
 Parts = dict[str, float]
 """Bytes by what they are for."""
@@ -83,6 +102,19 @@ class Work:
     """Of the activations."""
 
 
+def needed(model: ModelConfig, way: str, work: Work) -> float:
+    """Bytes that one of the `WAYS` takes."""
+    how = WAYS[way]
+    work = replace(work, dtype=how.get("dtype", work.dtype))
+    found = training(model, work, **how["train"]) if "train" in how else use(model, work, how.get("kind", ""))
+    return sum(found.values())
+
+
+def card_for(size: float) -> int | None:
+    """The smallest of the `CARDS`, in GiB, that has room for so many bytes; None where none has."""
+    return next((card for card in CARDS if size <= ROOM * card * GIB), None)
+
+
 def use(model: ModelConfig, work: Work, kind: str = "", group: int = 32) -> Parts:
     """Bytes to write text with a network, by formulas above.
 
@@ -135,7 +167,12 @@ def training(
     of_matrices = (1 if optimizer == "muon" else 2) * moment
     places = work.rows * work.length * (2 if work.block else 1)
     a, layer = FLOAT[work.dtype], _layer(model)
-    kept = model.layers * model.width * 4 + layer * a if checkpointing else model.layers * layer * a
+    logits = 12.0 * model.vocab_size * work.rows * work.length / 2
+    if checkpointing:  # when a layer is computed again, the logits are gone
+        activations = places * model.layers * model.width * 4
+        logits = max(logits, places * layer * a)
+    else:
+        activations = places * model.layers * layer * a
     trained = matrices + tables + vectors
     return {
         "weights": 4.0 * (sizes.all + adapters),
@@ -143,8 +180,8 @@ def training(
         "optimiser": of_matrices * matrices + 2 * moment * tables + 8.0 * vectors,
         "average": 4.0 * trained if average else 0.0,
         "update": 24.0 * sizes.together if optimizer == "muon" and not rank else 0.0,
-        "activations": places * kept,
-        "logits": 12.0 * model.vocab_size * work.rows * work.length / 2,
+        "activations": activations,
+        "logits": logits,
     }
 
 

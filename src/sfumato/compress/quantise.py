@@ -1,8 +1,8 @@
 """Quantisation of a bundle: from its matrices to codes, rounded so that the outputs change least.
 
-With calibration the layers are rounded from the first to the last. Each sees what the layers before it, rounded
-already, make of text at all noise levels, and of what it sees the rounding of a column is made up for by the columns
-after it (`rounding.put_corrected`). Without, each number goes to its nearest code.
+With calibration the layers are rounded to 4 bits from the first to the last. Each sees what the layers before it,
+rounded already, make of text at all noise levels, and of what it sees the rounding of a column is made up for by the
+columns after it (`rounding.put_corrected`). Without, each number goes to its nearest code.
 
 Shape letters: I inputs of a matrix, N positions.
 """
@@ -56,7 +56,7 @@ def quantised(
         kind: int8, int4, dynamic or float8.
         group: int4: numbers that share a scale; it must divide the width, the MLP width and the width of all heads.
         keep: what stays in full precision: parts of the names of matrices, such as blocks.0. or down.
-        calibration: text to round for; None = to the nearest.
+        calibration: text to round int4 for; None = to the nearest. Eight bits lose so little that it is not worth it.
         progress: told the layers done and their number.
 
     Raises:
@@ -69,7 +69,7 @@ def quantised(
     for done, layer in enumerate(layers):
         names = [layer + n for n in INSIDE] if layer else ["embedding", *(["head"] if network.head is not None else [])]
         names = [name for name in names if not any(part in name for part in left)]
-        grams = _grams(network, names, calibration) if layer and calibration and kind != "float8" else {}
+        grams = _grams(network, names, calibration) if layer and calibration and kind == "int4" else {}
         for name in names:
             own = kind if layer or kind != "int4" else "int8"
             _swap(network, name, own, group, grams.get(name))

@@ -48,7 +48,9 @@ def held_out_passages(
         ids = tokenizer.encode(document)
         end = prompt_tokens + max_tokens
         if len(ids) > prompt_tokens:
-            prompt, completion = (_text(tokenizer, part) for part in (ids[:prompt_tokens], ids[prompt_tokens:end]))
+            first, rest = map(tokenizer.first_bytes, ids[:1]), map(tokenizer.token_bytes, ids[1:end])
+            pieces = [*first, *rest]
+            prompt, completion = _text(pieces[:prompt_tokens]), _text(pieces[prompt_tokens:])
             found.append(Passage(prompt, completion, len(ids) < end))
     if not found:
         raise DataError(f"no plain text of more than {prompt_tokens} tokens to take a prompt from; give longer ones")
@@ -61,5 +63,5 @@ def written(prompts: Sequence[str], generations: Sequence[Generation]) -> list[P
     return [Passage(prompt, one.completion, one.finish_reason == "stop") for prompt, one in pairs]
 
 
-def _text(tokenizer: AnyTokenizer, ids: Iterable[int]) -> str:
-    return b"".join(map(tokenizer.token_bytes, ids)).decode(errors="ignore")
+def _text(pieces: Iterable[bytes]) -> str:
+    return b"".join(pieces).decode(errors="ignore")

@@ -66,6 +66,10 @@ What our own network computes too (`model.hub.reading`) comes here only where a 
 """
 
 
+SINCE = {"eurobert": (5, 5), "megatron-bert": (5, 10), "modernbert": (5, 5)}
+"""The version of the library from which a family takes our masks, where the oldest that we support does not."""
+
+
 def layer_kinds(config: "PreTrainedConfig") -> set[str]:
     """The kinds of attention that the layers of a network have."""
     kinds = getattr(config, "layer_types", None)
@@ -94,8 +98,10 @@ def _built(config: Mapping[str, Any], family: Any, dropout: float) -> "PreTraine
     import transformers
     from transformers.initialization import no_init_weights
 
-    if family is None:
-        raise ConfigError(f"it is not in transformers {transformers.__version__}; pip install -U transformers")
+    wanted = SINCE.get(config["model_type"], (5, 0))
+    if family is None or tuple(map(int, transformers.__version__.split(".")[:2])) < wanted:
+        needed = ".".join(map(str, wanted))
+        raise ConfigError(f"it needs transformers {needed}, here is {transformers.__version__}: pip install -U it")
     # Code and kernels of others would be fetched from elsewhere.
     sizes = {name: value for name, value in config.items() if name != "auto_map" and "_implementation" not in name}
     chosen = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(sizes)

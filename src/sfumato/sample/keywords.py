@@ -102,11 +102,11 @@ class Placer:
         return "".join(pieces)
 
     def _longest(self, word: str) -> int:
-        return max(len(self.tokenizer.encode(word)), len(self.tokenizer.encode(" " + word)))
+        return max(len(self.tokenizer.encode(form, continued=True)) for form in (word, " " + word))
 
     def _choose(self, space: "_Space", word: str, others: Sequence[int], seed: int) -> tuple[int, list[int]]:
         """A place for the word and its tokens there, drawn; the other words, of those lengths, fit in afterwards."""
-        forms = {bare: self.tokenizer.encode(word if bare else " " + word) for bare in (True, False)}
+        forms = {bare: self.tokenizer.encode(word if bare else " " + word, continued=True) for bare in (True, False)}
         places = [(place, forms[space.begins(place)]) for place, free in enumerate(space.row.editable) if free]
         places = [(place, ids) for place, ids in places if space.takes(place, ids)]
         places = [(place, ids) for place, ids in places if space.put(place, ids).fits(others)]
@@ -142,11 +142,16 @@ class _Space:
     tokenizer: AnyTokenizer
 
     def begins(self, place: int) -> bool:
-        """Whether a word stands here without a space before it: at the start of the text, and behind given space."""
-        if place == 0 or self.row.editable[place - 1]:
+        """Whether a word stands here without a space before it: behind given space, and at the start of the text.
+
+        Unless it brings a space along there, too (`AnyTokenizer.spaced`).
+        """
+        if place == 0:
+            return not self.tokenizer.spaced
+        if self.row.editable[place - 1]:
             return False
         before = self.tokenizer.token_bytes(self.row.tokens[place - 1])
-        return not before or before.decode(errors="replace")[-1].isspace()
+        return before.decode(errors="replace")[-1].isspace() if before else not self.tokenizer.spaced
 
     def takes(self, place: int, ids: Sequence[int]) -> bool:
         """Whether the tokens have room here, and what follows leaves them whole."""

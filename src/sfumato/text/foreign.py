@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import index
 from typing import Any
 
@@ -21,7 +21,6 @@ from sfumato.text.surgery import (
     hidden,
     parts_of,
     prefixes,
-    renamed,
     special_names,
     unknown_id,
     vocabulary_of,
@@ -31,7 +30,6 @@ from sfumato.text.tokenizer import BYTE_OF, TokenizerError, check_text, merged
 
 _SPACE = "▁"
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
-_RESERVED = re.compile(r"reserved|unused|placeholder|extra_token", re.IGNORECASE)
 _UNKNOWN = "\ufffd".encode()
 _ANCHOR = "x"  # a token before another, where what the first one becomes is of no interest
 
@@ -190,6 +188,7 @@ class _Ids:
         self.mask, self.end, self.pad, self.start = mask, end, pad, (*begin, None)[0]
 
 
+@lru_cache(maxsize=4)  # a grammar brings its tokenizer along to each request
 def _rebuilt(text: str, ids: tuple[int, int, int, Sequence[int]], vocab_size: int) -> ForeignTokenizer:
     return ForeignTokenizer(text, _Ids(*ids), vocab_size=vocab_size)
 
@@ -233,35 +232,3 @@ def _word_piece(token: str, falls_back: bool) -> bytes:
     if falls_back and (byte := _BYTE.fullmatch(token)):
         return bytes([int(byte[1], 16)])
     return token.replace(_SPACE, " ").encode()
-
-
-def with_special(text: str, name: str) -> tuple[str, int]:
-    """A tokenizer with one more special token, such as a mask for a model that never had one.
-
-    Its id is that of a token of this name, else of one that is reserved or unused in the vocabulary, else a new one
-    behind all others (many networks have rows for more tokens than their tokenizer).
-
-    Args:
-        text: content of a `tokenizer.json`.
-        name: of the token, such as `<|mask|>`.
-
-    Returns:
-        The content with it, and its id.
-
-    Raises:
-        TokenizerError: not a tokenizer.
-    """
-    try:
-        content = json.loads(text)
-        vocabulary = vocabulary_of(content)
-        if name not in vocabulary:
-            free = [token for token in vocabulary if _RESERVED.search(token) and token[0] + token[-1] in ("<>", "[]")]
-            content = renamed(content, {min(free, key=vocabulary.__getitem__): name}) if free else content
-        backend = tokenizers.Tokenizer.from_str(json.dumps(content))
-    except Exception as error:  # `tokenizers` raises bare Exception
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise TokenizerError(f"tokenizer: not a tokenizer: {reason}; restore the file") from None
-    backend.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False)])
-    token_id = backend.token_to_id(name)
-    assert token_id is not None
-    return backend.to_str(), token_id
