@@ -142,8 +142,8 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--lr", type=float, default=2e-3, help="(default: %(default)s)")
     for name, size in {
-        "tokens": 200_000,
-        "pretrain-tokens": 800_000,
+        "tokens": 100_000,
+        "pretrain-tokens": 400_000,
         "batch": 16,
         "context": 128,
         "width": 128,
