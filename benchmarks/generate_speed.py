@@ -139,8 +139,11 @@ def differ(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["exactly"] and row["same_tokens"] < 1]
 
 
-def show(rows: list[dict[str, Any]], batch: int) -> None:
-    """Print the tables of one batch size: what it took, then the ratios."""
+REMARK = "same tokens: confidence as LLaDA's loop, caches as no cache; prefix and dual are approximate"
+
+
+def show(rows: list[dict[str, Any]], batch: int, remark: str = REMARK) -> None:
+    """Print the tables of one batch size: what it took, then the ratios; the remark says what tokens are compared."""
     head = [f"batch {batch}", "tokens/s (min-max)", "NFE", "TPF", "ms/forward", "positions/token", "outside"]
     head += ["same tokens", "compilation"]
     cells = [
@@ -159,7 +162,7 @@ def show(rows: list[dict[str, Any]], batch: int) -> None:
     ]
     print()
     bench.print_table(head, cells)
-    print("same tokens: confidence as LLaDA's loop, caches as no cache; prefix and dual are approximate\n")
+    print(f"{remark}\n")
     titles = list(rows[0]["ratios"])
     ratios = [[row["name"], *(f"{row['ratios'][title]['median']:.2f}" for title in titles)] for row in rows]
     bench.print_table([f"batch {batch}, times the speed of", *titles], ratios)

@@ -106,7 +106,7 @@ def main() -> int:
         rows = [result(one, contestants, setting) for one in contestants]
         if dtype == torch.float32:
             errors += [f"{row['name']}: not the tokens of {row['like']}" for row in differ(rows)]
-        show(rows, 1)
+        show(rows, 1, "same tokens: as the first program with this cache")
         tables.append({"title": title, "rows": rows})
     bench.finish(args.json, about, notes, parameters=network.num_parameters(), tables=tables)
     for error in errors:
