@@ -60,17 +60,21 @@ def main() -> None:
     if args.alone:
         print(measured(args.alone, model))
         return
-    runs = [run(name, model, args.threads) for name in WAYS if args.only in name]
+    runs = []
+    for name in WAYS:
+        if args.only in name:
+            runs.append(run(name, model, args.threads))
+            print(f"{name}: x {runs[-1]['ratio']:.2f}", file=sys.stderr, flush=True)
     head = ["a run of a small model, MiB", "needed", "derived", "ratio"]
     bench.print_table(
         head, [[r["name"], f"{r['needed'] / MIB:.0f}", f"{r['derived'] / MIB:.0f}", f"{r['ratio']:.2f}"] for r in runs]
-    )  # noqa: E501
+    )
     print()
     table = fits(args.rows, args.length)
     head = [f"GiB for {args.rows} x {args.length} tokens, in bfloat16", *MODELS]
     bench.print_table(
         head, [[r["name"], *(f"{one['gib']:.1f} ({one['card']})" for one in r["models"].values())] for r in table]
-    )  # noqa: E501
+    )
     notes = [
         f"runs: {ROWS} rows of {args.context} tokens, float32, {Transformer(model).num_parameters():,} parameters",
         f"in parentheses the smallest card of {CARDS} GiB whose {ROOM:.0%} are enough; - = none of them",

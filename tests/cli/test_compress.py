@@ -31,6 +31,9 @@ def test_prune_heal_and_quantise(words: list[str], tmp_path: Path, capsys):
     assert main(["info", str(tmp_path / "less")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "quantised int8 (8 matrices)" in shown and "head width 16" in shown
+    card = (tmp_path / "less" / "README.md").read_text()
+    assert "pruned to layers 1, heads 1, mlp width 24, healed on 1,024 tokens, quantised to int8" in card
+    assert "| bits/byte | <= " in card and "What follows describes the model that it was made from" in card
 
 
 def test_the_table_has_both_and_the_change(words: list[str], capsys):

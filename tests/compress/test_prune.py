@@ -11,9 +11,11 @@ from sfumato.compress.calibration import Calibration
 from sfumato.compress.importance import Importance, importance
 from sfumato.compress.prune import best_shape, pruned
 from sfumato.compress.shape import Shape, candidates, num_parameters
-from sfumato.config import ConfigError, ModelConfig
+from sfumato.config import ConfigError, ModelConfig, ProcessConfig
 from sfumato.model.bundle import Bundle
+from sfumato.model.layout import layout_named
 from sfumato.model.quantised import Quantised
+from sfumato.process import build_process
 
 Make = Callable[..., Bundle]
 Noise = Callable[..., Calibration]
@@ -49,6 +51,31 @@ def test_keeping_everything_keeps_every_bit(bundle: Make, noise: Noise):
     same = pruned(whole, importance(whole.denoiser, noise()), Shape.of(whole.config.model))
     assert same.config.model == whole.config.model
     assert all(torch.equal(w, same.denoiser.state_dict()[name]) for name, w in whole.denoiser.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout", "sizes"),
+    [
+        ("masked", "block", {"block": 4}),
+        ("uniform", "full", {"time_conditioning": True}),
+        ("autoregressive", "causal", {}),
+        ("insertion", "full", {"gap_head": True}),
+        ("gaussian", "full", {"latent": 6, "tied": False, "time_conditioning": True}),
+    ],
+)
+def test_every_process_and_layout_has_importance(bundle: Make, noise: Noise, kind: str, layout: str, sizes: dict):
+    whole, process = bundle(torch.float32, **sizes), ProcessConfig(kind, "cosine" if kind == "gaussian" else "linear")
+    calibration = replace(
+        noise(),
+        process=build_process(
+            process, vocab_size=23, mask_id=0, never_written=(0, 2, 3), shift=int(layout == "causal")
+        ),
+        layout=layout_named(layout, sizes.get("block", 0)),
+    )
+    found = importance(whole.denoiser, calibration)
+    assert len(found.t_R) == 6 and all((part > 0).any() for part in (*found.heads, *found.units))
+    less = pruned(whole, found, Shape(2, 3, 16))
+    assert calibration.total(less.denoiser) > 0
 
 
 def test_measuring_leaves_the_network_as_it_was(bundle: Make, noise: Noise):

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from sfumato.cli.beside import TITLES, card, notes_of, rows_of
 from sfumato.cli.chosen import DEVICES, DTYPES
 from sfumato.cli.progress import Bar, progress
 from sfumato.config import ConfigError, DataConfig, Source, argument, option, parse
@@ -88,6 +89,7 @@ def _compress(options: Options, bar: Bar) -> dict[str, Any] | int:
     from sfumato.data.batches import held_out_rows
     from sfumato.model.adapter import identity
     from sfumato.sample.language_model import LanguageModel
+    from sfumato.train.run import write_text
 
     original = LanguageModel.load(options.model, options.device, options.dtype)
     assert original.path is not None
@@ -111,8 +113,10 @@ def _compress(options: Options, bar: Bar) -> dict[str, Any] | int:
     bundle.save(Path(options.out), torch.bfloat16)  # as training writes bundles
     compressed = LanguageModel.load(options.out, options.device, options.dtype)
     found = _measured(options, original, compressed, rows, size, bar)
+    result = {"model": options.model, "out": options.out, "how": how, **found}
+    write_text(Path(options.out) / "README.md", card(result, original.bundle.card))
     shutil.rmtree(_workplace(options), ignore_errors=True)
-    return {"model": options.model, "out": options.out, "how": how, **found}
+    return result
 
 
 def _workplace(options: Options) -> Path:
@@ -131,6 +135,7 @@ def _smaller(
     from sfumato.compress.importance import importance
     from sfumato.compress.ours import ours
     from sfumato.compress.prune import best_shape, pruned
+    from sfumato.compress.shape import Shape
     from sfumato.model.bundle import Bundle
 
     if calibration is None:
@@ -148,8 +153,9 @@ def _smaller(
         shape = shape or best_shape(original.bundle, found, calibration, options.parameters, lambda n, _: bar.show(n))
         bundle = pruned(original.bundle, found, shape)
         bundle = replace(bundle, config=replace(bundle.config, made={**bundle.config.made, "compressed": how}))
+    shown = {**how, "pruned": asdict(Shape.of(bundle.config.model))}
     if not options.heal_tokens:
-        return bundle, how, 0
+        return bundle, shown, 0
     from sfumato.cli.train import Watch
 
     bundle.save(place / "pruned", torch.bfloat16)
@@ -160,7 +166,7 @@ def _smaller(
     if folder is None:
         bar.say(f"stopped; all is saved in {place}: run the same command again to continue")
         return bundle, how, stopped
-    return Bundle.load(folder, original.device), {**how, "healed_tokens": tokens}, 0
+    return Bundle.load(folder, original.device), {**shown, "healed_tokens": tokens}, 0
 
 
 def _shape(options: Options, original: "LanguageModel") -> "Shape | None":
@@ -261,54 +267,13 @@ def _print(result: dict[str, Any], out: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sfumato.evaluate.machine import Machine
-
     console = Console(file=out, markup=False, highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
-    for title in ("original", "compressed", "change"):
+    for title in TITLES:
         table.add_column(title, justify="right")
-    for row in [*_quality_rows(result["quality"]), *_cost_rows(result["original"], result["compressed"])]:
+    for row in rows_of(result):
         table.add_row(*row)
     console.print(table)
-    found = result["quality"]
-    for line in (
-        "",
-        f"{found['rows']} held-out rows, {found['samples']} noisings of each, the same for both, seed {found['seed']}; "
-        "+- is a standard error; <= an upper bound",
-        "speed: both write the same texts in turn, after a warm-up (slowest-fastest round)",
-        Machine(**result["machine"]).line,
-        f"{result['out']}: try it: sfumato info {result['out']}",
-    ):
+    for line in ["", *notes_of(result), f"try it: sfumato info {result['out']}"]:
         console.print(line, soft_wrap=True)
-
-
-def _quality_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    sign = "<= " if found["kind"] == "bound" else ""
-    figures = [("bits/byte", found["bits_per_byte"])]
-    figures += [(f"nats/token, noise {one['low']:g} to {one['high']:g}", one["nats"]) for one in found["levels"]]
-    return [
-        (
-            name,
-            f"{sign}{one['original']:.4f}",
-            f"{sign}{one['compressed']:.4f}",
-            f"{one['difference']:+.4f} +- {one['stderr']:.4f}",
-        )
-        for name, one in figures
-    ]
-
-
-def _cost_rows(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = [_row("parameters", old["parameters"], new["parameters"], "{:,}")]
-    for title, name in (("on disk", "disk"), ("in memory", "memory"), ("peak memory, writing", "peak")):
-        before, after = (one[f"{name}_bytes"] for one in (old, new))
-        if before is not None and after is not None:
-            rows.append(_row(f"{title}, MiB", before / 2**20, after / 2**20, "{:,.2f}"))
-    rows.append(_row("forward passes a text", old["nfe"], new["nfe"], "{:.1f}"))
-    rows.append(_row("tokens/s", old["tokens_per_second"], new["tokens_per_second"], "{:,.0f}"))
-    spread = [f"({one['slowest']:,.0f}-{one['fastest']:,.0f})" for one in (old, new)]
-    return [*rows, ("", *spread, "")]
-
-
-def _row(title: str, old: float, new: float, form: str) -> tuple[str, str, str, str]:
-    return title, form.format(old), form.format(new), f"x {new / old:.2f}"

@@ -34,8 +34,8 @@ class Beside:
     original: float
     compressed: float
     difference: float
-    stderr: float
-    """Of the difference, as an estimate for all text of this kind."""
+    stderr: float | None
+    """Of the difference, as an estimate for all text of this kind; None where a single row cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def quality(
         for t in range(BINS)
         if not exact and count_RT[:, t].any()
     ]
-    bits = Beside(*(value * unit for value in (whole.original, whole.compressed, whole.difference, whole.stderr)))
+    error = None if whole.stderr is None else whole.stderr * unit
+    bits = Beside(whole.original * unit, whole.compressed * unit, whole.difference * unit, error)
     return Quality("exact" if exact else "bound", bits, levels, rows, samples, seed)
 
 
@@ -144,7 +145,8 @@ def _nats(
 
 def _beside(old_R: Tensor, new_R: Tensor, tokens_R: Tensor) -> Beside:
     old, new = float(old_R.sum() / tokens_R.sum()), float(new_R.sum() / tokens_R.sum())
-    return Beside(old, new, new - old, ratio_stderr((new_R - old_R)[:, None], tokens_R))
+    error = ratio_stderr((new_R - old_R)[:, None], tokens_R) if len(tokens_R) > 1 else None
+    return Beside(old, new, new - old, error)
 
 
 def costs(
