@@ -68,13 +68,14 @@ def write_lines(options: BulkOptions, out: TextIO) -> None:
 
 
 def _watch(bar: Bar) -> Callable[[int, int, int], None]:
-    begun: list[float] = []
+    start, began = time.perf_counter(), False  # before the first token, or the first rate would be of nothing
 
     def watch(done: int, total: int, tokens: int) -> None:
-        if not begun:
-            begun.append(time.perf_counter())
+        nonlocal began
+        if not began:
             bar.begin("writing", total, done)
-        bar.show(done, f"{tokens / max(1e-3, time.perf_counter() - begun[0]):.0f} tokens/s")
+            began = True
+        bar.show(done, f"{tokens / (time.perf_counter() - start):.0f} tokens/s")
 
     return watch
 
