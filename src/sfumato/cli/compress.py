@@ -111,7 +111,8 @@ def _compress(options: Options, bar: Bar) -> dict[str, Any] | int:
         bundle, how = _rounded(options, bundle, calibration, how, bar)
     bundle = replace(bundle, config=replace(bundle.config, made={**original.bundle.config.made, "compressed": how}))
     bundle.save(Path(options.out), torch.bfloat16)  # as training writes bundles
-    compressed = LanguageModel.load(options.out, options.device, options.dtype)
+    dtype = str(original.dtype).removeprefix("torch.")  # auto is measured, and could come out otherwise
+    compressed = LanguageModel.load(options.out, options.device, dtype)
     found = _measured(options, original, compressed, rows, size, bar)
     result = {"model": options.model, "out": options.out, "how": how, **found}
     write_text(Path(options.out) / "README.md", card(result, original.bundle.card))
