@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from sfumato.model.bundle import Bundle, build_network
+from sfumato.model.bundle import Bundle, build_network, without_weights
 from sfumato.model.hub.llada import LLADA
 from sfumato.model.hub.reading import describe
 
@@ -36,7 +36,7 @@ def checkpoint(folder: Path, layers: int, width: int) -> None:
     form = {"activation_type": "silu", "block_type": "llama", "layer_norm_type": "rms", "rope": True}
     content = {"model_type": "llada", **form, **sizes, **words, "weight_tying": False}
     (folder / "config.json").write_text(json.dumps(content))
-    with torch.device("meta"):
+    with without_weights():
         shapes = {LLADA.tensor(n): t.shape for n, t in build_network(describe(folder)[0]).state_dict().items()}
     names = sorted(shapes)
     for number in (1, 2):
@@ -52,7 +52,8 @@ def memory() -> dict[str, int]:
 
 def load(folder: Path, dtype: str) -> None:
     """Load once and print what it took, as JSON."""
-    describe(folder)  # imports what there is to import
+    with without_weights():
+        build_network(describe(folder)[0])  # imports what there is to import
     before, start = memory(), time.perf_counter()
     bundle = Bundle.load(folder, dtype=getattr(torch, dtype))
     after, seconds = memory(), time.perf_counter() - start

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -85,6 +87,13 @@ def test_what_is_saved_comes_back_bit_for_bit(
         assert torch.equal(loaded.denoiser.state_dict()[name], tensor), name
     assert torch.equal(loaded.denoiser.forbidden_V.isinf().nonzero().flatten(), torch.tensor([0, 2, 3]))
     assert not loaded.denoiser.training and not any(p.requires_grad for p in loaded.denoiser.parameters())
+
+
+def test_loading_draws_nothing_and_imports_nothing_large(folder: Path, network: Callable[..., Transformer]) -> None:
+    bundle(network()).save(folder)
+    code = "import sys; from sfumato.model.bundle import Bundle; Bundle.load(sys.argv[1]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True)
+    assert not {"sympy", "transformers", "torch._dynamo"} & set(done.stdout.split())
 
 
 def test_saving_again_gives_the_same_files(folder: Path, tmp_path: Path) -> None:

@@ -71,7 +71,9 @@ def test_it_learns_and_the_embeddings_do_not_collapse(recipe: Make) -> None:
 def test_a_first_pass_is_made_in_half_of_the_steps(recipe: Make) -> None:
     step, calls = begun(asked(recipe, steps=60)), []
     forward = step.forward
-    step.forward = lambda inputs_BLE, *others: calls.append(inputs_BLE.shape) or forward(inputs_BLE, *others)  # type: ignore[method-assign]
+    step.forward = lambda network, inputs_BLE, *others: (
+        calls.append(inputs_BLE.shape) or forward(network, inputs_BLE, *others)
+    )  # type: ignore[method-assign]
     for _ in range(40):
         step()
     assert abs(len(calls) - 60) < 4 * 40**0.5 / 2
@@ -81,7 +83,9 @@ def test_a_first_pass_is_made_in_half_of_the_steps(recipe: Make) -> None:
 def test_without_self_conditioning_there_is_one_pass_of_latents_alone(recipe: Make) -> None:
     step, calls = begun(asked(recipe, {"self_conditioning": False})), []
     forward = step.forward
-    step.forward = lambda inputs_BLE, *others: calls.append(inputs_BLE.shape) or forward(inputs_BLE, *others)  # type: ignore[method-assign]
+    step.forward = lambda network, inputs_BLE, *others: (
+        calls.append(inputs_BLE.shape) or forward(network, inputs_BLE, *others)
+    )  # type: ignore[method-assign]
     for _ in range(5):
         step()
     assert [shape[-1] for shape in calls] == [8] * 5

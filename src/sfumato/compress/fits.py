@@ -23,10 +23,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from sfumato.config import ModelConfig
+from sfumato.model.bundle import without_weights
 from sfumato.model.transformer import Transformer
 from sfumato.train.moments import BLOCK
 from sfumato.train.optimiser import TOGETHER
@@ -73,7 +73,7 @@ class Sizes:
     @classmethod
     def of(cls, model: ModelConfig) -> "Sizes":
         """Count; nothing is allocated."""
-        with torch.device("meta"):
+        with without_weights():
             network = Transformer(model)
         tables = [part.weight for part in (network.embedding, network.head) if part is not None]
         linear = [part.weight for part in network.blocks.modules() if isinstance(part, nn.Linear)]

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-import torch
-
 from sfumato.config import ConfigError, ModelConfig
+from sfumato.model.bundle import without_weights
 from sfumato.model.transformer import Transformer
 
 STEP = 8  # MLP widths are multiples of it, as fast kernels want them
@@ -51,7 +50,7 @@ class Shape:
 
 def num_parameters(model: ModelConfig) -> int:
     """How many numbers such a network learns; nothing is allocated."""
-    with torch.device("meta"):
+    with without_weights():
         return Transformer(model).num_parameters()
 
 

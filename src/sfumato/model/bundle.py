@@ -10,16 +10,18 @@ A folder that holds only an adapter of another model (`model.adapter`) is loaded
 No pickle and no code, ever.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sfumato.config import ConfigError, ModelConfig, ProcessConfig, check_latent, from_mapping
 from sfumato.model.adapter import FORMAT as ADAPTER_FORMAT
@@ -131,12 +133,31 @@ class Bundle:
         folder = Path(folder)
         config, tokenizer_json = read_description(folder)
         state, adapter = read_weights(folder, config.model if config.foreign is None else None)
-        with torch.device("meta"):  # the weights are put in, not copied
+        with without_weights():  # they are put in, not copied
             denoiser = build_network(config)
         fill(denoiser, state, folder, device, dtype)
         card = folder / "README.md"
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
         return cls(config, denoiser.to(device, dtype).eval().requires_grad_(False), tokenizer_json, text, adapter)
+
+
+_DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no random numbers: on the meta device they are nothing, but would import sympy, which takes a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def without_weights() -> Iterator[None]:
+    """Networks that are built in here have shapes and no weights (torch's meta device)."""
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 def build_network(config: BundleConfig, *, gradient_checkpointing: bool = False, dropout: float = 0.0) -> Network:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.model.bundle import BundleConfig, build_network
+from sfumato.model.bundle import BundleConfig, build_network, without_weights
 from sfumato.model.hub import foreign, own
 from sfumato.model.hub.dream import DREAM
 from sfumato.model.hub.family import Family, Unlike
@@ -122,7 +122,7 @@ def read_state(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
     head, table = called("head.weight"), called("embedding.weight")
     if config.model.tied and head in state and not torch.equal(state[head], state[table]):
         raise BundleError(f"{folder}: config.json ties {head!r} to {table!r}, but their weights differ")
-    with torch.device("meta"):
+    with without_weights():
         ours = {called(name): name for name in build_network(config).state_dict()}
     rows = config.model.vocab_size
     tables = {called(name) for name in TABLES}
@@ -145,7 +145,7 @@ def check_tensors(folder: Path, config: BundleConfig) -> dict[str, Stored]:
     if config.foreign is not None:
         return foreign.check_tensors(folder, config)[0]
     called, stored = names(folder), stored_tensors(folder)
-    with torch.device("meta"):
+    with without_weights():
         shapes = {called(name): tuple(t.shape) for name, t in build_network(config).state_dict().items()}
     for name, shape in shapes.items():
         if name not in stored:
