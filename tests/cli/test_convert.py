@@ -4,7 +4,7 @@ from pathlib import Path
 
 import public
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sfumato.cli import main
 from sfumato.model.bundle import find_bundle
@@ -51,6 +51,38 @@ def test_another_precision(tmp_path: Path):
     dtypes = {str(tensor.dtype) for tensor in load_file(tmp_path / "out" / "model.safetensors").values()}
     assert dtypes == {"torch.bfloat16"}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+def test_numbers_that_a_precision_cannot_hold_are_not_lost(tmp_path: Path, refused: Callable[..., str]):
+    public.write_checkpoint(tmp_path / "dream", public.DREAM)
+    state = load_file(tmp_path / "dream" / "model.safetensors")
+    state["lm_head.weight"][0, 0] = 1e5
+    save_file(state, tmp_path / "dream" / "model.safetensors")
+    message = refused("convert", tmp_path / "dream", tmp_path / "out", "--dtype", "float16")
+    assert "tensor 'head.weight' holds numbers too large for float16; use --dtype bfloat16 or keep" in message
+    assert not (tmp_path / "out").exists()
+    assert convert(tmp_path / "dream", tmp_path / "out", "--dtype", "bfloat16") == 0
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_where_a_link_points_is_written_and_the_link_stays(tmp_path: Path, there: bool):
+    public.write_checkpoint(tmp_path / "dream", public.DREAM)
+    if there:
+        (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert convert(tmp_path / "dream", tmp_path / "link") == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "elsewhere" / "config.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dream", "elsewhere", "link"]
+
+
+def test_info_of_a_conversation_that_is_none(tmp_path: Path, refused: Callable[..., str]):
+    public.write_checkpoint(tmp_path / "dream", public.DREAM)
+    assert convert(tmp_path / "dream", tmp_path / "hf", "--to", "hf") == 0
+    path = tmp_path / "hf" / "config.json"
+    content = json.loads(path.read_text())
+    content["sfumato"]["chat"] = {"user": 5}
+    path.write_text(json.dumps(content))
+    assert "config.json: chat: user: expected a table, got 5" in refused("info", tmp_path / "hf")
 
 
 def test_mistakes_are_one_line(tmp_path: Path, refused: Callable[..., str]):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import public
 import pytest
 import torch
 from bundles import make
@@ -95,6 +96,16 @@ def test_a_base_is_found_by_its_path_beside_the_adapter_and_by_the_name_of_a_bun
     edit(folder, base="tiny", base_sha256=identity(find_bundle("tiny")))
     with pytest.raises(BundleError, match="config.json asks for"):  # found, and of other sizes
         Bundle.load(folder)
+
+
+def test_the_identity_of_a_public_model_is_of_its_weights_whatever_the_file_is_called(tmp_path: Path) -> None:
+    public.write_checkpoint(tmp_path, public.LLADA)
+    (tmp_path / "model.safetensors").rename(tmp_path / "weights.safetensors")
+    before = identity(tmp_path)
+    (tmp_path / "model.safetensors").unlink(missing_ok=True)
+    public.write_checkpoint(tmp_path / "other", public.LLADA, seed=1)
+    (tmp_path / "other" / "model.safetensors").rename(tmp_path / "weights.safetensors")
+    assert identity(tmp_path) != before
 
 
 def test_an_adapter_writes_and_has_a_version_of_its_own(folder: Path, base: Path) -> None:

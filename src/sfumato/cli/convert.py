@@ -55,7 +55,7 @@ def run(words: list[str], out: TextIO) -> None:
     family = None if to in ("bundle", "hf") else family_named(to, KNOWN)
     dtype, card = _dtype(options.dtype), _card(source, target, to, config)
     with progress() as bar:
-        state = _weights(source, config, bar)
+        state = _weights(source, config, bar, dtype)
         bar.begin(f"writing {target}")
         if to == "bundle":
             write_bundle(target, config, state, tokenizer_json, card, dtype=dtype, shard_bytes=SHARD_BYTES)
@@ -81,8 +81,10 @@ def _layout(to: str, source: Path) -> str:
     return to if to != "auto" else "bundle" if is_public(source) else "hf"
 
 
-def _weights(source: Path, config: "BundleConfig", bar: "Bar") -> "dict[str, Tensor]":
-    """The weights, finite, as views of their files where these are in a public layout."""
+def _weights(source: Path, config: "BundleConfig", bar: "Bar", dtype: "torch.dtype | None") -> "dict[str, Tensor]":
+    """The weights, finite in that precision too, as views of their files where these are in a public layout."""
+    import torch
+
     from sfumato.model.adapter import read_weights
     from sfumato.model.weights import check_numbers
 
@@ -90,6 +92,11 @@ def _weights(source: Path, config: "BundleConfig", bar: "Bar") -> "dict[str, Ten
     bar.begin(f"reading {source}", total=len(state))
     for done, (name, tensor) in enumerate(state.items(), start=1):
         check_numbers(name, tensor, source)
+        if dtype is not None and not all(end.to(dtype).isfinite() for end in torch.aminmax(tensor)):
+            raise ConfigError(
+                f"{source}: tensor {name!r} holds numbers too large for {str(dtype).removeprefix('torch.')}; use "
+                "--dtype bfloat16 or keep"
+            )
         bar.show(done)
     return state
 

@@ -78,8 +78,11 @@ def describe_public(folder: Path) -> dict[str, Any]:
 
     from sfumato.model.hub.reading import check_tensors, describe
     from sfumato.sample.settings import Settings
+    from sfumato.text.chat import ChatTemplate
 
     config, tokenizer_json = describe(folder)
+    if config.chat is not None:
+        ChatTemplate.from_dict(config.chat, f"{folder / 'config.json'}: chat")
     stored = check_tensors(folder, config).values()
     parameters = sum(prod(part.shape) for part in stored)
     return {

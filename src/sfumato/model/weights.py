@@ -29,7 +29,7 @@ def is_public(folder: Path) -> bool:
     """Whether a folder is laid out as models of the transformers library are, and not as ours (`model.hub`)."""
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # whoever reads it says what is wrong
     return isinstance(content, dict) and "model_type" in content and "format" not in content
 
@@ -41,6 +41,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk is full or not writable; what was there before is intact.
     """
+    if folder.is_symlink():
+        folder = folder.resolve()  # the link stays, and what it points to is replaced
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -110,8 +112,9 @@ def _shards(state: Mapping[str, Tensor], dtype: torch.dtype | None, shard_bytes:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a bundle's or an adapter's weights, by name."""
-    return sorted([*folder.glob("model*.safetensors"), *folder.glob("adapter*.safetensors")])
+    """The files of a model's or an adapter's weights, by name."""
+    files = [*folder.glob("model*.safetensors"), *folder.glob("adapter*.safetensors")]
+    return sorted(files or folder.glob("*.safetensors"))  # a public model's may have any name
 
 
 def weights_sha256(folder: Path) -> str:
