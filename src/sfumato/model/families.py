@@ -83,7 +83,7 @@ def build_class(config: Mapping[str, Any], dropout: float = 0.0) -> "PreTrainedM
     if find_spec("transformers") is None:
         raise ConfigError("this network needs transformers, not installed here: pip install 'sfumato[hub]'")
     kind = config.get("model_type", "")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise ConfigError(f"model_type: got {kind!r}, expected one of {', '.join(sorted(FAMILIES))}")
     import transformers
 

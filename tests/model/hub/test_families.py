@@ -89,6 +89,7 @@ def test_newer_versions_spell_rotary_positions_and_types_otherwise():
     new = DECODER | {"model_type": "qwen2", "rope_parameters": rope, "dtype": "float32"}
     del new["rope_theta"], new["torch_dtype"]
     assert described(QWEN2, new | {"layer_types": ["full_attention"] * 2}) == old
+    assert described(QWEN2, new | {"rope_theta": 1.0}) == old  # both are there: the newer counts
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,14 @@ def test_rows_are_no_longer_than_a_window_in_use(family: Family, more: dict, con
         (SDAR, {"quantization_config": {"bits": 4}}, "quantised weights are not read"),
         (SDAR, {"rms_norm_eps": "small"}, "rms_norm_eps: expected a number, got 'small'"),
         (SDAR, {"tie_word_embeddings": "no"}, "tie_word_embeddings: expected true or false, got 'no'"),
+        (SDAR, {"rms_norm_eps": float("nan")}, "rms_norm_eps: expected a positive number, got nan"),
+        (SDAR, {"rope_theta": 0}, "rope_theta: expected a positive number, got 0"),
+        (LLADA, {"n_heads": 0}, "n_heads: expected at least 1, got 0"),
+        (LLADA, {"mask_token_id": -1}, "mask_token_id: expected at least 0, got -1"),
+        (DREAM, {"num_attention_heads": 0}, "num_attention_heads: expected at least 1, got 0"),
+        (DREAM, {"max_position_embeddings": 1}, "max_position_embeddings: expected at least 2, got 1"),
+        (DREAM, {"rope_scaling": "linear"}, "rope_scaling: expected an object, got 'linear'"),
+        (DREAM, {"layer_types": [3]}, "layer_types: expected a list of words, got [3]"),
     ],
 )
 def test_another_arithmetic_is_refused(family: Family, more: dict, message: str):
@@ -140,6 +149,8 @@ def test_another_arithmetic_is_refused(family: Family, more: dict, message: str)
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types names 'linear_attention'"),
         ({"logits_scaling": 8.0}, "unknown key logits_scaling"),
+        ({"is_causal": False}, "is_causal is False"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 5.0}}}, "rope_parameters of 'full_attention' alone"),
         ({"num_key_value_heads": 3}, "model.kv_heads must divide model.heads"),
     ],
 )

@@ -134,6 +134,8 @@ def broken(folder: Path, **config: Any) -> Path:
         ("bert", {"num_hidden_layers": 4}, "is missing from the weights"),
         ("bert", {"num_hidden_layers": 2}, "unexpected tensor 'bert.encoder.layer.2"),
         ("gpt2", {"model_type": "bert"}, "its tokenizer_config.json names no mask_token"),
+        ("gpt2", {"is_causal": False}, "it looks both ways and is no causal model, as which gpt2 is read"),
+        ("gemma", {"use_bidirectional_attention": True}, "it looks both ways"),
     ],
 )
 def test_what_does_not_fit_is_one_line(kind: str, config: dict[str, Any], message: str, tmp_path: Path):

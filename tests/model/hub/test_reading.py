@@ -172,6 +172,7 @@ def test_a_tied_head_may_be_stored_if_it_is_the_same(tmp_path: Path):
     [
         ('{"model_type": "mamba"}', "unknown model_type 'mamba'; known are llada, Dream"),
         ('{"model_type": "llada", "d_model": 32}', "n_heads is missing; restore the model's own config.json"),
+        ('{"model_type": ["llada"]}', "model_type: expected a word, got ['llada']"),
     ],
 )
 def test_a_config_that_is_not_enough(llada: Path, text: str, message: str):
@@ -196,6 +197,44 @@ def test_a_model_that_is_not_plain_is_computed_by_the_librarys_class(tmp_path: P
         hidden = bundle.denoiser.encode(tokens_BL, where=whole(tokens_BL), layout=layout_named("causal"))
         found, expected = bundle.denoiser.readout(hidden), network(tokens_BL).logits
         assert torch.allclose(found[..., :259], expected[..., :259], atol=1e-5)  # 259 is the mask, never written
+
+
+@pytest.mark.parametrize("change", [{"n_layers": 10**9}, {"embedding_size": 10**12, "vocab_size": 10**12}])
+def test_a_network_of_a_nonsensical_size_is_not_built(llada: Path, change: dict):
+    edit(llada / "config.json", **change)
+    refused(
+        llada, "is missing from the weights" if "n_layers" in change else "config.json asks for [1000000000000, 32]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("added_tokens.json", {"a": "x"}, "added_tokens.json: expected tokens with their content by id, got 'x'"),
+        ("tokenizer_config.json", {"added_tokens_decoder": [1]}, "added_tokens_decoder: expected tokens with their"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"259": 3}}, "by id, got '259': 3"),
+        (
+            "tokenizer_config.json",
+            {"added_tokens_decoder": {"259": {"content": "a", "lstrip": "no"}}},
+            "token 259: lstrip: expected true or false, got 'no'",
+        ),
+        ("model.safetensors.index.json", "[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_broken_files_beside_the_weights(llada: Path, file: str, content: object, message: str):
+    (llada / file).write_text(content if isinstance(content, str) else json.dumps(content))
+    refused(llada, message)
+
+
+def test_a_tokenizer_in_another_encoding(llada: Path):
+    (llada / "tokenizer.json").write_bytes(b"\xff\xfe")
+    refused(llada, "tokenizer.json: not a tokenizer: 'utf-8' codec")
+
+
+@pytest.mark.parametrize("pad", ["<pad>", [1], -1])
+def test_a_padding_that_is_no_id(tmp_path: Path, pad: object):
+    public.write_checkpoint(tmp_path, QWEN | {"pad_token_id": pad})
+    refused(tmp_path, f"the id of pad is {pad!r}, the network embeds")
 
 
 def test_no_tokenizer(llada: Path):

@@ -173,6 +173,7 @@ def test_what_was_read_off(tmp_path: Path):
     ("source", "start", "complaint"),
     [
         ("{% for x in %}", None, "not a template: "),
+        (f"{{{{ {'(' * 3000}1{')' * 3000} }}}}", None, "not a template: "),
         ("{{ messages[7].content }}", None, "it fails: "),
         ("{{ raise_exception('no') }}", None, "it says: no"),
         ("{{ messages[0].content }}{{ messages[0].content }}", None, "a message appears 2 times"),
@@ -197,7 +198,7 @@ def test_what_was_read_off(tmp_path: Path):
         ),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", None, "it fails: "),
     ],
-    ids=["syntax", "failing", "raising", "twice", "start", "counting", "length", "upper", "escape"],
+    ids=["syntax", "deep", "failing", "raising", "twice", "start", "counting", "length", "upper", "escape"],
 )
 def test_a_template_that_is_no_data_is_refused_in_one_line(source: str, start: str | None, complaint: str):
     with pytest.raises(TemplateError, match=complaint) as raised:

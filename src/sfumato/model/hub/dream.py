@@ -23,7 +23,7 @@ def _read(keys: Keys) -> Description:
             "top_p": 0.95,
             "tokens_per_step": 1.0,
         },
-        mask=keys.integer("mask_token_id"),
+        mask=keys.integer("mask_token_id", at_least=0),
     )
 
 

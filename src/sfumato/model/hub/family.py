@@ -20,6 +20,7 @@ _HARMLESS = frozenset(
     "train_max_sequence_length output_attentions output_hidden_states return_dict fuse_cross_entropy "
     "full_attn_mask_allowed debug keys_to_ignore_at_inference transformers.js_config id2label label2id".split()
 )
+_ENDLESS = 1e30  # beyond it nothing is a number that a network computes with
 
 
 class Unlike(BundleError):
@@ -54,25 +55,43 @@ class Keys:
         value = self.content.get(name)
         return default if value is None else value
 
-    def integer(self, name: str, default: int | None = None) -> int:
+    def integer(self, name: str, default: int | None = None, *, at_least: int = 1) -> int:
         """A whole number.
 
         Raises:
-            BundleError: it is missing and has no default, or is none.
+            BundleError: it is missing and has no default, is none, or smaller.
         """
         value = self.get(name, default)
         if value is None:
             raise BundleError(f"{self.where}: {name} is missing; restore the model's own config.json")
         if isinstance(value, bool) or not isinstance(value, int):
             raise BundleError(f"{self.where}: {name}: expected a whole number, got {value!r}")
+        if value < at_least:
+            raise BundleError(f"{self.where}: {name}: expected at least {at_least}, got {value}")
         return value
 
     def real(self, name: str, default: float) -> float:
-        """A number; BundleError where it is none."""
+        """A positive number; BundleError where it is none."""
         value = self.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise BundleError(f"{self.where}: {name}: expected a number, got {value!r}")
+        if not 0 < value < _ENDLESS:
+            raise BundleError(f"{self.where}: {name}: expected a positive number, got {value!r}")
         return float(value)
+
+    def table(self, name: str) -> dict[str, Any]:
+        """An object, empty where it is absent; BundleError where it is something else."""
+        value = self.get(name, {})
+        if not isinstance(value, dict):
+            raise BundleError(f"{self.where}: {name}: expected an object, got {value!r}")
+        return value
+
+    def names(self, name: str) -> list[str]:
+        """A list of words, empty where it is absent; BundleError where it is something else."""
+        value = self.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise BundleError(f"{self.where}: {name}: expected a list of words, got {value!r}")
+        return value
 
     def flag(self, name: str, default: bool = False) -> bool:
         """True or false; BundleError where it is neither."""

@@ -20,7 +20,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BundleError(f"{path}: not valid JSON ({error}); download the file again") from None
     if not isinstance(content, dict):
         raise BundleError(f"{path}: expected an object, got {type(content).__name__}; download the file again")

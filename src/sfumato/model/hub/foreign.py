@@ -87,10 +87,14 @@ def _network(foreign: Mapping[str, Any], where: Path) -> Foreign:
         network = Foreign(foreign)
     except ConfigError as error:
         raise BundleError(f"{where}: {error}") from None
+    kind = network.config.model_type
     others = layer_kinds(network.config) - {"full_attention", "sliding_attention"}
-    if others or getattr(network.config, "is_decoder", False) and network.config.model_type in MASKED:
+    if others or getattr(network.config, "is_decoder", False) and kind in MASKED:
         what = f"layers of the kind {sorted(others)[0]!r}" if others else "is_decoder"
         raise BundleError(f"{where}: {what}: who sees whom is not ours to say there; use another model")
+    sees_both = foreign.get("is_causal") is False or getattr(network.config, "use_bidirectional_attention", False)
+    if network.causal and sees_both:
+        raise BundleError(f"{where}: it looks both ways and is no causal model, as which {kind} is read; use another")
     if getattr(network.config, "alibi", False):
         raise BundleError(f"{where}: alibi positions are not supported; use a model with rotary or learned ones")
     return network

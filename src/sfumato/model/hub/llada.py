@@ -52,7 +52,7 @@ def _read(keys: Keys) -> Description:
         heads=heads,
         kv_heads=0 if kv_heads == heads else kv_heads,
         mlp_width=keys.integer("mlp_hidden_size", keys.integer("mlp_ratio", 4) * width),
-        context=keys.integer("max_sequence_length"),
+        context=keys.integer("max_sequence_length", at_least=2),
         rope_theta=keys.real("rope_theta", 10000.0),
         norm_eps=keys.real("rms_norm_eps", 1e-5),
         tied=keys.flag("weight_tying", default=True),
@@ -72,7 +72,7 @@ def _read(keys: Keys) -> Description:
             "tokens_per_step": 1.0,
             "block": 32,
         },
-        mask=keys.integer("mask_token_id"),
+        mask=keys.integer("mask_token_id", at_least=0),
     )
 
 

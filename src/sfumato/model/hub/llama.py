@@ -82,8 +82,8 @@ def write_decoder(model: ModelConfig) -> dict[str, Any]:
 
 def _context(keys: Keys, windows: bool) -> int:
     """The longest row; where a sliding window would hide what is further back, that window: inside it all is seen."""
-    context, window = keys.integer("max_position_embeddings"), keys.get("sliding_window")
-    kinds = keys.get("layer_types", [])
+    context, window = keys.integer("max_position_embeddings", at_least=2), keys.get("sliding_window")
+    kinds = keys.names("layer_types")
     used = keys.flag("use_sliding_window", default=windows) or "sliding_attention" in kinds
     if other := set(kinds) - {"full_attention", "sliding_attention"}:
         raise Unlike(f"{keys.where}: layer_types names {sorted(other)[0]!r}, which our network does not compute")
@@ -92,7 +92,9 @@ def _context(keys: Keys, windows: bool) -> int:
 
 def _rope_theta(keys: Keys) -> float:
     """The base of the rotary frequencies, where these are plain."""
-    rope = {**keys.get("rope_scaling", {}), **keys.get("rope_parameters", {})}
+    rope = keys.table("rope_scaling") | keys.table("rope_parameters")
+    if nested := next((name for name, value in rope.items() if isinstance(value, dict)), None):
+        raise Unlike(f"{keys.where}: rope_parameters of {nested!r} alone; our network rotates all layers alike")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise Unlike(
@@ -103,7 +105,8 @@ def _rope_theta(keys: Keys) -> float:
         keys.only(name, 1.0)
         if rope.get(name, 1.0) != 1.0:
             raise Unlike(f"{keys.where}: {name} is {rope[name]!r}; our network rotates whole heads only")
-    return keys.real("rope_theta", rope.get("rope_theta") or 10000.0)
+    theta = keys.real("rope_theta", 10000.0)
+    return Keys(rope, f"{keys.where}: rope_parameters").real("rope_theta", theta)  # as the library, this one first
 
 
 def _read(keys: Keys) -> Description:
@@ -111,6 +114,7 @@ def _read(keys: Keys) -> Description:
     if keys.flag("mlp_bias") != bias:
         raise Unlike(f"{keys.where}: attention_bias and mlp_bias differ; our network has both biases or none")
     keys.only("rope_interleaved", False)
+    keys.only("is_causal", True)
     return replace(AUTOREGRESSIVE, model=read_decoder(keys, windows=True, qkv_bias=bias, bias=bias))
 
 

@@ -10,6 +10,7 @@ from sfumato.model.hub.llama import AUTOREGRESSIVE, TENSORS, read_decoder, write
 def _read(keys: Keys) -> Description:
     keys.only("attention_bias", True)
     keys.only("use_mrope", False)
+    keys.only("is_causal", True)
     return replace(AUTOREGRESSIVE, model=read_decoder(keys, qkv_bias=True))
 
 

@@ -21,6 +21,7 @@ def write_network(model: ModelConfig) -> dict[str, Any]:
 
 
 def _read(keys: Keys) -> Description:
+    keys.only("is_causal", True)
     return replace(AUTOREGRESSIVE, model=read_network(keys))
 
 

@@ -59,6 +59,8 @@ def describe(folder: Path) -> tuple[BundleConfig, str]:
             the transformers library that we know.
     """
     content = read_json(folder / "config.json")
+    if not isinstance(content.get("model_type"), str | None):
+        raise BundleError(f"{folder / 'config.json'}: model_type: expected a word, got {content['model_type']!r}")
     if own.KEY in content:
         return _describe_own(folder, content)
     ours = {name for family in FAMILIES for name in family.model_types}
@@ -145,6 +147,7 @@ def check_tensors(folder: Path, config: BundleConfig) -> dict[str, Stored]:
     if config.foreign is not None:
         return foreign.check_tensors(folder, config)[0]
     called, stored = names(folder), stored_tensors(folder)
+    _check_sizes(folder, config, called, stored)
     with without_weights():
         shapes = {called(name): tuple(t.shape) for name, t in build_network(config).state_dict().items()}
     for name, shape in shapes.items():
@@ -161,6 +164,21 @@ def check_tensors(folder: Path, config: BundleConfig) -> dict[str, Stored]:
         if name not in known and not name.endswith("rotary_emb.inv_freq"):
             raise BundleError(f"{part.file}: unexpected tensor {name!r}; config.json describes another network")
     return stored
+
+
+def _check_sizes(folder: Path, config: BundleConfig, called: Callable[[str], str], stored: dict[str, Stored]) -> None:
+    """BundleError unless the weights are as large as config.json says, before a network of such a size is built."""
+    model = config.model
+    table, last = called("embedding.weight"), called(f"blocks.{model.layers - 1}.mlp_norm")
+    for name in (table, last):
+        if name not in stored:
+            raise BundleError(f"{folder}: tensor {name!r} is missing from the weights{_whose(called, stored)}")
+    shape = (model.vocab_size, model.latent or model.width)
+    if stored[table].shape not in (shape, smaller(shape, config)):
+        raise BundleError(
+            f"{stored[table].file}: tensor {table!r} has shape {list(stored[table].shape)}, config.json asks for "
+            f"{list(shape)}"
+        )
 
 
 def _whose(called: Callable[[str], str], stored: dict[str, Stored]) -> str:

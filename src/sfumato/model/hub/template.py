@@ -149,7 +149,7 @@ class _Program:
         self._names, self._errors = names, jinja2.TemplateError
         try:
             self._template = environment.from_string(source, known)
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, RecursionError) as error:
             raise TemplateError(f"not a template: {_line(error)}") from None
 
     def __call__(self, messages: Sequence[Message], *, cue: bool = False) -> str:

@@ -51,8 +51,8 @@ def read_vocabulary(folder: Path, *, byte_level: bool) -> Vocabulary:
     settings = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
     path = folder / "tokenizer.json"
     if path.is_file():
-        text = path.read_text(encoding="utf-8")
         try:
+            text = path.read_text(encoding="utf-8")
             backend = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # `tokenizers` raises bare Exception
             reason = str(error).partition("\n")[0]
@@ -90,8 +90,9 @@ def _from_merges(folder: Path) -> tokenizers.Tokenizer:
 
 def _add_tokens(backend: tokenizers.Tokenizer, settings: dict[str, Any], older: dict[str, Any]) -> bool:
     """Add the tokens that only the settings name, at their ids; whether there were some."""
-    named = {int(number): token for number, token in settings.get("added_tokens_decoder", {}).items()}
-    named |= {number: {"content": text, "special": True} for text, number in older.items() if number not in named}
+    named = _named(settings.get("added_tokens_decoder") or {}, "tokenizer_config.json: added_tokens_decoder")
+    others = {str(number): {"content": text, "special": True} for text, number in older.items()}
+    named = _named(others, "added_tokens.json") | named
     changed = False
     for number, token in sorted(named.items()):
         if backend.token_to_id(token["content"]) is not None:
@@ -105,6 +106,19 @@ def _add_tokens(backend: tokenizers.Tokenizer, settings: dict[str, Any], older: 
             )
         changed = True
     return changed
+
+
+def _named(tokens: Any, where: str) -> dict[int, dict[str, Any]]:
+    """Tokens by their ids, as numbers."""
+    named = tokens.items() if isinstance(tokens, dict) else [("", tokens)]
+    for number, token in named:
+        good = isinstance(token, dict) and isinstance(token.get("content"), str)
+        if not (number.isascii() and number.isdigit() and good):
+            raise BundleError(f"{where}: expected tokens with their content by id, got {number!r}: {token!r}")
+        for flag in ("lstrip", "rstrip", "normalized", "single_word", "special"):
+            if not isinstance(token.get(flag, False), bool):
+                raise BundleError(f"{where}: token {number}: {flag}: expected true or false, got {token[flag]!r}")
+    return {int(number): token for number, token in named}
 
 
 def special_tokens(vocabulary: Vocabulary, config: dict[str, Any], mask: int | None, rows: int) -> SpecialTokens:
@@ -129,15 +143,12 @@ def special_tokens(vocabulary: Vocabulary, config: dict[str, Any], mask: int | N
     pad = _first(config.get("pad_token_id"), vocabulary.id_of("pad_token"), end)
     start = _start(vocabulary, config)
     mask = _first(mask, vocabulary.id_of("mask_token"))
-    if mask is not None and not 0 <= mask < rows:
-        raise BundleError(f"{vocabulary.where}: the id of mask is {mask}, the network embeds {rows} tokens")
+    for name, token in (("mask", mask), ("end", end), ("pad", pad), ("start", start)):
+        if token is not None and (not isinstance(token, int) or not 0 <= token < rows):
+            raise BundleError(f"{vocabulary.where}: the id of {name} is {token!r}, the network embeds {rows} tokens")
     if mask is None:
         mask = _spare(vocabulary, rows, {end, pad, start})
-    tokens = SpecialTokens(mask, end, pad, start, written=True)  # the families' own code keeps all logits
-    for name, token in (("end", end), ("pad", pad), ("start", start)):
-        if token is not None and not 0 <= token < rows:
-            raise BundleError(f"{vocabulary.where}: the id of {name} is {token}, the network embeds {rows} tokens")
-    return tokens
+    return SpecialTokens(mask, end, pad, start, written=True)  # the families' own code keeps all logits
 
 
 def _first(*candidates: Any) -> Any:
