@@ -167,6 +167,20 @@ def test_a_tied_head_may_be_stored_if_it_is_the_same(tmp_path: Path):
 # --- configuration and tokenizer
 
 
+@pytest.mark.parametrize("key", ["logits_scaling", "num_experts"])
+def test_a_key_that_no_code_of_the_family_has_is_refused(tmp_path: Path, key: str):
+    pytest.importorskip("transformers", reason="needs transformers, which is not installed")
+    public.write_checkpoint(tmp_path, QWEN | {"mask_token_id": None})
+    edit(tmp_path / "config.json", **{key: 8})
+    refused(tmp_path, f"unknown key {key} = 8; it may change what the network computes")
+
+
+def test_settings_of_generation_say_nothing_about_the_network(tmp_path: Path):
+    public.write_checkpoint(tmp_path, QWEN)
+    edit(tmp_path / "config.json", max_length=4096, temperature=0.6, do_sample=True)
+    assert describe(tmp_path)[0].foreign is None
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

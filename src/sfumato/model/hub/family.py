@@ -18,6 +18,7 @@ _HARMLESS = frozenset(
     "bos_token_id eos_token_id pad_token_id mask_token_id unk_token_id _attn_implementation "
     "_attn_implementation_autoset _commit_hash unsloth_version unsloth_fixed is_llama_config "
     "train_max_sequence_length output_attentions output_hidden_states return_dict fuse_cross_entropy "
+    "max_length min_length do_sample temperature top_k top_p repetition_penalty num_beams problem_type "
     "full_attn_mask_allowed debug keys_to_ignore_at_inference transformers.js_config id2label label2id".split()
 )
 _ENDLESS = 1e30  # beyond it nothing is a number that a network computes with
@@ -25,6 +26,15 @@ _ENDLESS = 1e30  # beyond it nothing is a number that a network computes with
 
 class Unlike(BundleError):
     """A model of a family that we know, but one that computes what our network does not."""
+
+
+class Unknown(Unlike):
+    """A key of config.json that the family's code, as we know it, does not have."""
+
+    def __init__(self, message: str, key: str):
+        """message: one line; key: its name."""
+        super().__init__(message)
+        self.key = key
 
 
 @dataclass(frozen=True)
@@ -122,9 +132,10 @@ class Keys:
             off = value is None or value is False or value == [] or value == {}
             if name not in self._read and name not in _HARMLESS and not off:
                 shown = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:60]}..."
-                raise Unlike(
+                raise Unknown(
                     f"{self.where}: unknown key {name} = {shown}; it may change what the network computes: if it "
-                    "does not, remove it"
+                    "does not, remove it",
+                    name,
                 )
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,15 @@ def describe(folder: Path, content: Mapping[str, Any]) -> tuple[BundleConfig, st
         foreign=foreign,
     )
     return config, vocabulary.json
+
+
+def knows(kind: str, key: str) -> bool:
+    """Whether the library's configuration of a family has a key, so that its class may compute by it."""
+    if find_spec("transformers") is None:
+        return False
+    import transformers
+
+    return hasattr(transformers.CONFIG_MAPPING[kind](), key)
 
 
 def _network(foreign: Mapping[str, Any], where: Path) -> Foreign:

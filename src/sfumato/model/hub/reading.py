@@ -12,7 +12,7 @@ from torch import Tensor
 from sfumato.model.bundle import BundleConfig, build_network, without_weights
 from sfumato.model.hub import foreign, own
 from sfumato.model.hub.dream import DREAM
-from sfumato.model.hub.family import Family, Unlike
+from sfumato.model.hub.family import Family, Unknown, Unlike
 from sfumato.model.hub.files import read_json
 from sfumato.model.hub.llada import LLADA
 from sfumato.model.hub.llama import LLAMA
@@ -69,8 +69,9 @@ def describe(folder: Path) -> tuple[BundleConfig, str]:
     family, _ = family_of(folder)
     try:
         description = family.describe(content, str(folder / "config.json"))
-    except Unlike:
-        if content["model_type"] not in foreign.FAMILIES:
+    except Unlike as error:
+        kind = content["model_type"]
+        if kind not in foreign.FAMILIES or isinstance(error, Unknown) and not foreign.knows(kind, error.key):
             raise
         return foreign.describe(folder, content)  # the library's class computes what our network does not
     vocabulary = read_vocabulary(folder, byte_level=family.byte_level)
