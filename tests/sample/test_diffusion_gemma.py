@@ -95,8 +95,12 @@ def test_options_out_of_range_are_one_line(folder: Path, options: dict, message:
 def test_other_folders_are_refused(folder: Path, tmp_path: Path):
     with pytest.raises(BundleError, match="config.json is missing"):
         DiffusionGemma.load(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     (tmp_path / "tokenizer.json").write_text("{}")
+    for broken in ("{", "[]"):
+        (tmp_path / "config.json").write_text(broken)
+        with pytest.raises(BundleError, match="config.json: "):
+            DiffusionGemma.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(BundleError, match="model_type is 'bert', expected 'diffusion_gemma'; use sfumato.load"):
         DiffusionGemma.load(tmp_path)
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())

@@ -9,7 +9,6 @@ whatever is written beside it, costs are counted as everywhere, mistakes are one
 Not supported: our samplers, caches, guidance and constraints, training, evaluation, serving, pictures.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +55,8 @@ class DiffusionGemma:
         import tokenizers
         import transformers
 
+        from sfumato.model.hub.files import read_json
+
         family = getattr(transformers, "DiffusionGemmaForBlockDiffusion", None)
         if family is None:
             raise ConfigError(
@@ -64,7 +65,7 @@ class DiffusionGemma:
         for name in ("config.json", "tokenizer.json"):
             if not (folder / name).is_file():
                 raise BundleError(f"{folder}: no DiffusionGemma model: {name} is missing; download the folder again")
-        if (kind := json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")) != KIND:
+        if (kind := read_json(folder / "config.json").get("model_type")) != KIND:
             raise BundleError(f"{folder / 'config.json'}: model_type is {kind!r}, expected {KIND!r}; use sfumato.load")
         where = resolve_device(device)
         try:

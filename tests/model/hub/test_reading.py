@@ -305,6 +305,12 @@ def test_a_causal_model_gets_a_mask_that_no_text_has(tmp_path: Path):
     assert describe(tmp_path)[0].tokens.mask == public.MASK  # by its name, <|mask|>
 
 
+def test_a_row_that_pads_is_not_free_for_the_mask(tmp_path: Path):
+    public.write_checkpoint(tmp_path, QWEN | {"pad_token_id": public.VOCABULARY - 1, "mask_token_id": None})
+    tokens = describe(tmp_path)[0].tokens
+    assert tokens.pad == public.VOCABULARY - 1 and tokens.mask != tokens.pad
+
+
 def test_dreams_tokenizer_is_made_from_its_vocabulary_and_merges(tmp_path: Path):
     public.write_checkpoint(tmp_path, public.DREAM)
     (tmp_path / "tokenizer.json").unlink()

@@ -1,12 +1,14 @@
 """Chat templates of public models as data: the same ids as the library's own rendering, or a refusal in one line."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from foreign_tokenizers import llama2, llama3, qwen
 from tokenizers import Tokenizer
 
+from sfumato.model.hub import template
 from sfumato.model.hub.template import TemplateError, chat_of, read_template
 from sfumato.model.hub.vocabulary import read_vocabulary
 from sfumato.text.chat import ChatTemplate
@@ -204,6 +206,24 @@ def test_a_template_that_is_no_data_is_refused_in_one_line(source: str, start: s
     with pytest.raises(TemplateError, match=complaint) as raised:
         read_template(source, {"bos_token": "<s>"}, {"<s>"}, start)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("{{ 9 ** 9 ** 9 }}", r"too large for \*\*"),
+        ("{{ 'a' * 10000000000 }}", r"too large for \*"),
+        ("{{ '%10000000000d' % 1001 }}", "too large for %"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "it takes more than"),
+        ("{{ lipsum(1000000) }}", "it takes more than"),
+    ],
+)
+def test_a_template_that_would_never_end_is_refused(source: str, complaint: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(template, "_SECONDS", 0.05)
+    before = sys.gettrace()
+    with pytest.raises(TemplateError, match=complaint):
+        read_template(source, {}, set(), None)
+    assert sys.gettrace() is before
 
 
 def test_templates_are_found_where_the_library_keeps_them(tmp_path: Path):

@@ -221,6 +221,20 @@ def test_chat_templates_as_the_library_writes_them(changes: dict, messages: list
     assert template.render(messages=messages, add_generation_prompt=True) == expected
 
 
+@pytest.mark.parametrize("role", ["system", "tool"])
+def test_a_chat_template_tells_of_roles_that_it_leaves_out(role: str):
+    from jinja2 import Environment
+
+    def refuse(message: str) -> None:
+        raise ValueError(message)
+
+    written = Environment().from_string(jinja(CHAT | {"system": None}, ""), {"raise_exception": refuse})
+    talk = [{"role": "user", "content": "Hello"}]
+    written.render(messages=talk)
+    with pytest.raises(ValueError, match="this model knows the roles user, assistant only"):
+        written.render(messages=[{"role": role, "content": "Be kind."}, *talk])
+
+
 def test_our_chat_template_comes_along(tmp_path: Path):
     from transformers import AutoTokenizer
 

@@ -1,8 +1,8 @@
 """Chat templates of the transformers library, which are programs, as ours, which are data.
 
 A template is run on a few conversations, in a sandbox; what it puts around the content of each role is read off. Then
-other conversations must come out equal, or the template is refused: one that says something about tools, dates or
-thoughts between the turns has no form that is data.
+other conversations must come out equal, or the template is refused: one that says something about tools or thoughts
+between the turns has no form that is data. A date in it stays the day of the reading.
 
 What is read off is what `text.chat.ChatTemplate.to_dict` gives, and what is told to the program is what the library
 tells it (`apply_chat_template`, https://huggingface.co/docs/transformers/chat_templating).
@@ -10,7 +10,10 @@ tells it (`apply_chat_template`, https://huggingface.co/docs/transformers/chat_t
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -18,6 +21,8 @@ from sfumato.model.hub.vocabulary import Vocabulary, read_json
 
 Message = dict[str, str]
 _SYSTEM, _FIRST, _ANSWER, _SECOND = "qzsystem", "qzfirst", "qzanswer", "qzsecond"  # content that no template has
+_SECONDS = 2.0  # for one conversation
+_LARGEST = 1000  # number, or length of a text, that is multiplied
 
 
 class TemplateError(ValueError):
@@ -141,9 +146,17 @@ class _Program:
         def refused(message: str) -> NoReturn:
             raise TemplateError(f"it says: {message}")
 
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-        )
+        class Sandbox(ImmutableSandboxedEnvironment):
+            """Without the arithmetic that takes all memory or never ends."""
+
+            intercepted_binops = frozenset({"*", "**", "%"})
+
+            def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+                if any((len(v) if hasattr(v, "__len__") else abs(v)) > _LARGEST for v in (left, right)):
+                    raise TemplateError(f"its numbers or texts are too large for {operator}")
+                return super().call_binop(context, operator, left, right)
+
+        environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
         known = {"raise_exception": refused, "strftime_now": lambda form: datetime.now().strftime(form)}
         environment.filters["tojson"] = _json
         self._names, self._errors = names, jinja2.TemplateError
@@ -156,11 +169,30 @@ class _Program:
         """What it makes of a conversation."""
         told = {"messages": list(messages), "add_generation_prompt": cue, "tools": None, "documents": None}
         try:
-            return self._template.render(**self._names, **told)
+            with _limited(_SECONDS):
+                return self._template.render(**self._names, **told)
         except TemplateError:
             raise
         except Exception as error:  # whatever a program may do wrong
             raise TemplateError(f"it fails: {_line(error)}") from None
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """TemplateError where the Python inside takes more of the processor's time than that."""
+    end = time.thread_time() + seconds
+
+    def watch(*_: Any) -> Any:
+        if time.thread_time() > end:
+            raise TemplateError(f"it takes more than {seconds:g} seconds")
+        return watch
+
+    before = sys.gettrace()
+    sys.settrace(watch)  # of this thread alone
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 class _Uncued:

@@ -180,7 +180,7 @@ def _start(vocabulary: Vocabulary, config: dict[str, Any]) -> int | None:
 
 def _spare(vocabulary: Vocabulary, rows: int, taken: set[int | None]) -> int:
     """An id that can become the mask of a model that has none: one that no text has, else one more than there are."""
-    used = set(vocabulary.backend.get_vocab().values())
+    used = taken | set(vocabulary.backend.get_vocab().values())
     free = next((token for token in range(rows) if token not in used), None)
     if free is not None:
         return free

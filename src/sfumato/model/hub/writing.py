@@ -127,6 +127,9 @@ def jinja(chat: Mapping[str, Any], start: str) -> str:
         for role in ("system", "user", "assistant")
         if chat[role]
     )
+    known = [role for role in ("system", "user", "assistant") if chat[role]]
+    refusal = literal([f"this model knows the roles {', '.join(known)} only"])
+    turns += f"{{% if message['role'] not in {known} %}}{{{{ raise_exception({refusal}) }}}}{{% endif %}}"
     cue = f"{{% if add_generation_prompt %}}{{{{ {literal(chat['cue'])} }}}}{{% endif %}}"
     return f"{opening}{{% for message in messages %}}{turns}{{% endfor %}}{cue}"
 
