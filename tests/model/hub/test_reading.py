@@ -130,6 +130,13 @@ def test_a_tensor_that_does_not_fit(tmp_path: Path, name: str, tensor: torch.Ten
     refused(tmp_path, message)
 
 
+def test_of_one_file_and_shards_the_one_file_counts_as_in_the_library(llada: Path):
+    theirs = public.write_checkpoint(llada, public.LLADA, seed=1)
+    assert (llada / "model.safetensors.index.json").is_file()
+    state = read(llada)[2]
+    assert torch.equal(state["head.weight"], theirs["model.transformer.ff_out.weight"])
+
+
 def test_a_tensor_in_two_files(tmp_path: Path):
     public.write_checkpoint(tmp_path, public.LLADA)
     (tmp_path / "model-2.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes())

@@ -17,7 +17,7 @@ from sfumato.model.weights import BundleError
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Bytes a number, of the types that we read."""
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _NUMBERED = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
 
@@ -39,7 +39,10 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
         BundleError: no weights, a missing or damaged shard, pickle files alone.
     """
     listed = _index(folder)
-    files = [folder / name for name in sorted(set(listed.values()))] if listed else _files(folder)
+    if listed and SINGLE not in listed.values() and (folder / SINGLE).is_file():
+        listed, files = {}, [folder / SINGLE]  # the library looks for this one first
+    else:
+        files = [folder / name for name in sorted(set(listed.values()))] if listed else _files(folder)
     found: dict[str, Stored] = {}
     for file in files:
         try:
