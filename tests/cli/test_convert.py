@@ -75,6 +75,16 @@ def test_where_a_link_points_is_written_and_the_link_stays(tmp_path: Path, there
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dream", "elsewhere", "link"]
 
 
+def test_info_says_why_there_is_no_conversation(tmp_path: Path, capsys: Captured):
+    public.write_checkpoint(tmp_path, public.LLADA)
+    assert main(["info", str(tmp_path), "--json"]) == 0
+    assert "no_chat" not in json.loads(capsys.readouterr().out)
+    public.write_tokenizer(tmp_path, chat="{{ raise_exception('no talk') }}")
+    assert main(["info", str(tmp_path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["chat"] is None and "it says: no talk" in facts["no_chat"]
+
+
 def test_info_of_a_conversation_that_is_none(tmp_path: Path, refused: Callable[..., str]):
     public.write_checkpoint(tmp_path / "dream", public.DREAM)
     assert convert(tmp_path / "dream", tmp_path / "hf", "--to", "hf") == 0

@@ -99,6 +99,7 @@ def describe_public(folder: Path) -> dict[str, Any]:
         "tokenizer": {"tokens": len(_vocabulary(tokenizer_json)), "sha256": config.tokenizer_sha256},
         "special_tokens": asdict(config.tokens),
         "chat": config.chat,
+        **{name: why for name, why in config.made.items() if name == "no_chat"},
         "sampler": asdict(Settings().with_defaults(config.sampler, {})),
     }
 

@@ -62,3 +62,22 @@ def test_an_action_waits_for_the_import_and_comes_once(tmp_path: Path, monkeypat
     assert seen == [1, 2]
     sys.meta_path[:] = before
     del sys.modules["a_late_package"]
+
+
+def test_an_import_that_fails_may_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import importlib
+
+    file = tmp_path / "a_failing_package.py"
+    file.write_text("raise ImportError('not yet')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    seen: list[int] = []
+    behind_import("a_failing_package", lambda: seen.append(1))
+    with pytest.raises(ImportError, match="not yet"):
+        importlib.import_module("a_failing_package")
+    assert seen == []
+    file.write_text("value = 1\n")
+    importlib.invalidate_caches()
+    importlib.import_module("a_failing_package")
+    assert seen == [1]
+    del sys.modules["a_failing_package"]

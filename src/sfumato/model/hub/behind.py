@@ -34,8 +34,8 @@ class _Behind(MetaPathFinder):
         run = spec.loader.exec_module
 
         def run_and_act(module: ModuleType) -> None:
+            run(module)  # where it fails, somebody may try again
             sys.meta_path.remove(self)
-            run(module)
             self._action()
 
         spec.loader.exec_module = run_and_act
