@@ -79,6 +79,7 @@ class Decoder:
         if prefixes is not None and prefixes.limit and self.reuse.name == "exact":
             self.prefixes = Beginnings(prefixes, self.forward)
         self.guided = Guided(self.forward.beside(), process, layout, end_id, self.device)
+        self._mask_id = _drawable_mask(denoiser, process)
         self._waiting: list[Request] = []
         self._rows: list[Request] = []  # the canvas's rows, in order
         self._canvas: Canvas | None = None
@@ -261,7 +262,7 @@ class Decoder:
             seeds_B,
             random=any(request.temperature > 0 for request in self._rows),
             filtered=any(request.top_k > 0 or request.top_p < 1 for request in self._rows),
-            mask_id=self.process.mask_id if isinstance(self.process, Masked) else None,
+            mask_id=self._mask_id,
         )
 
     def _advance(self, canvas: Canvas) -> Canvas:
@@ -354,6 +355,14 @@ def _settled(canvas: Canvas) -> Tensor:
 
 
 @torch.inference_mode()
+def _drawable_mask(denoiser: Denoiser, process: Process) -> int | None:
+    """The mask, where a draw has to leave it out; None where its logit is -inf anyway, or there is no mask."""
+    if not isinstance(process, Masked):
+        return None
+    forbidden_V = getattr(denoiser, "forbidden_V", None)
+    return None if forbidden_V is not None and forbidden_V[process.mask_id].isneginf() else process.mask_id
+
+
 def _table(denoiser: Denoiser, vocab_size: int) -> Tensor:
     """The embedding of every token, float32 or better."""
     table_VE = denoiser.embed(torch.arange(vocab_size))
