@@ -87,3 +87,21 @@ def test_a_healing_of_another_compression_is_not_continued(words: list[str], tmp
     (tmp_path / "other").rename(place / "pruned")
     assert main([*words, "--mlp-width", "24", "--heal-tokens", "1024"]) == 2
     assert "belongs to another compression; delete it" in capsys.readouterr().err
+
+
+def test_what_is_there_already_is_left_alone(words: list[str], tmp_path: Path, capsys):
+    model, thesis = words[1], tmp_path / "less"
+    thesis.mkdir()
+    (thesis / "chapter.txt").write_text("years of work")
+    for out in (words[2], model, str(thesis / "chapter.txt")):
+        assert main([*words[:2], out, *words[3:], "--quantise", "int8"]) == 2
+        assert f"sfumato: {out}: is there already; name a new folder" in capsys.readouterr().err
+    assert [file.name for file in thesis.iterdir()] == ["chapter.txt"]
+
+
+def test_a_result_that_was_never_measured_is_made_again(words: list[str], tmp_path: Path, capsys):
+    (tmp_path / "less").mkdir()
+    (tmp_path / "less" / "config.json").write_text("{}")
+    (tmp_path / "less.healing").mkdir()
+    assert main([*words, "--heads", "1", "--heal-tokens", "1024"]) == 0
+    assert not (tmp_path / "less.healing").exists()

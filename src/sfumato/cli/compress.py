@@ -63,6 +63,7 @@ def run(words: list[str], out: TextIO) -> int | None:
         raise ConfigError("nothing to do: give --parameters, --layers, --heads, --mlp-width or --quantise; see --help")
     if options.heal_tokens and not options.prunes:
         raise ConfigError("--heal-tokens: nothing was pruned that could heal; give --parameters 0.5, for example")
+    _check_out(Path(options.out), _workplace(options))
     from sfumato.train.memory import keep_buffers
 
     keep_buffers()
@@ -77,6 +78,12 @@ def run(words: list[str], out: TextIO) -> int | None:
         print(json.dumps(result, allow_nan=False), file=out)
     else:
         _print(result, out)
+
+
+def _check_out(out: Path, place: Path) -> None:
+    """Refuse to replace anything but what the same command, stopped while it measured, has left (ConfigError)."""
+    if out.exists() and not place.is_dir() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: is there already; name a new folder")
 
 
 def _compress(options: Options, bar: Bar) -> dict[str, Any] | int:
