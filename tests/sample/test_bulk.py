@@ -1,6 +1,7 @@
 """A file of prompts: the same texts however often it is stopped, whatever the batch; bad lines are named."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -177,3 +178,19 @@ def test_what_cannot_be_is_refused(model: LanguageModel, tmp_path: Path):
         write_file(model, source, source)
     with pytest.raises(ValueError, match="on_error: expected stop or skip"):
         write_file(model, source, tmp_path / "out.jsonl", on_error="ignore")
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "[" * 100000])
+def test_what_the_output_could_not_hold_is_refused_before_anything_is_written(model, tmp_path: Path, number: str):
+    source = tmp_path / "prompts.jsonl"
+    source.write_text(f'{{"prompt": "a cat"}}\n{{"prompt": "a", "metadata": {number}}}\n')
+    with pytest.raises(ValueError, match=r"prompts\.jsonl:2: not valid JSON"):
+        write_file(model, source, tmp_path / "out.jsonl", max_tokens=4)
+    assert not (tmp_path / "out.jsonl").exists()
+    assert write_file(model, source, tmp_path / "out.jsonl", max_tokens=4, on_error="skip").errors == 1
+
+
+def test_a_pipe_is_refused_for_it_can_be_read_only_once(model, tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe: expected a file, which is read twice"):
+        write_file(model, tmp_path / "pipe", tmp_path / "out.jsonl")

@@ -95,7 +95,6 @@ class Healing(Step):
     def _loss(self, batch: Batch, rows_B: Tensor) -> Tensor:
         """Summed divergence of one micro-batch."""
         noised, where = self._noised(batch, rows_B, self._times(rows_B))
-        noised, where = self._noised(batch, rows_B, self._times(rows_B))
         read_N = noised.read_N(where, self.process.shift)
         self._seed_dropout(rows_B)
         noised = self._conditioned(noised, where, read_N)

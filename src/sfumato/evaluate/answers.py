@@ -89,7 +89,8 @@ class Answers:
             progress: see there.
 
         Raises:
-            ConfigError: an estimator that is not for this model, or a file of something else.
+            ValueError: an estimator that is not for this model, or a file of something else, or of a
+                run that is under way.
         """
         self.model, self.plan, self.how, self.progress = model, plan, how, progress
         self.estimator = check_estimator(model, how.estimator)
@@ -99,13 +100,10 @@ class Answers:
         self.weights = weights_sha256(model)
         measured = {name: value for name, value in asdict(how).items() if name != "batch"}
         self._identity = [self.weights, str(model.dtype), asdict(plan.settings), measured]
-        self._journal = Journal(keep) if keep else None
-        self._there: dict[str, dict[str, Any]] = {}
-        for line in self._journal.there if self._journal else []:
-            if "key" not in line:
-                self.close()
-                raise ConfigError(f"{keep}: holds something else than answers; name another file")
-            self._there[line["key"]] = line
+        self._journal = Journal(keep, "key") if keep else None
+        self._there: dict[str, dict[str, Any]] = {
+            line["key"]: line for line in (self._journal.there if self._journal else [])
+        }
 
     def likelihoods(self, kind: str, items: Sequence[Continuation], *, greedy: bool = False) -> list[dict[str, Any]]:
         """Of each continuation `nats` (negative log-likelihood), `stderr` and, if that is asked for, `greedy`."""

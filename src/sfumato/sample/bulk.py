@@ -87,18 +87,21 @@ def write_file(
         defaults: see there.
 
     Raises:
-        ValueError: a line that cannot be understood (`source:line: why`), or a `target` of another run.
+        ValueError: a line that cannot be understood (`source:line: why`), or a `target` of another run or of one that
+            is under way.
         OSError: a file that cannot be read or written.
     """
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error: expected {' or '.join(ON_ERROR)}, got {on_error!r}")
     if Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
         raise ValueError(f"{target}: input and output are the same file; name another output")
+    if Path(source).exists() and not Path(source).is_file():
+        raise ValueError(f"{source}: expected a file, which is read twice, and no folder or pipe")
     requests, made = Requests(model.front, **defaults), _Maker(model, about)
     run = Many(model, requests.plan.settings, constraint=constraint, guidance=guidance)
     total = _count(Path(source), requests, run, on_error)
     start, waiting, tokens, nfe, texts = time.perf_counter(), deque[Line](), 0, 0, 0
-    with Journal(target) as journal:
+    with Journal(target, "made") as journal:
         lines = _lines(Path(source), requests, run)
         done = resumed = _resume(journal, lines, made, total)
         errors = sum("error" in record for record in journal.there)
@@ -209,8 +212,11 @@ def _content(raw: bytes, *, plain: bool, first: bool) -> dict[str, Any]:
         return {"prompt": text}
     try:
         content = json.loads(text)
+        json.dumps(content, allow_nan=False)  # since the line of the output holds it
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON ({error.msg}, column {error.colno})") from None
+    except (ValueError, RecursionError):
+        raise ValueError("not valid JSON (a number that is NaN or infinite or too long, or too deep nesting)") from None
     if not isinstance(content, dict):
         raise ValueError(f'expected an object such as {{"prompt": "..."}}, got {text[:40]}')
     return content
