@@ -105,3 +105,9 @@ def test_a_result_that_was_never_measured_is_made_again(words: list[str], tmp_pa
     (tmp_path / "less.healing").mkdir()
     assert main([*words, "--heads", "1", "--heal-tokens", "1024"]) == 0
     assert not (tmp_path / "less.healing").exists()
+
+
+def test_texts_for_the_speed_fit_into_a_short_context(words: list[str], capsys):
+    longer = [*words[: words.index("--max-tokens")], "--calibration", "0"]  # the default is more than it holds
+    assert main([*longer, "--quantise", "int8", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["compressed"]["tokens_per_second"] > 0

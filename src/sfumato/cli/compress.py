@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sfumato.sample.language_model import LanguageModel
 
 HELD_OUT = 0.05  # of the documents
-PROMPT = 16  # tokens of a held-out text that are given when both models write
+PROMPT = 16  # tokens of a held-out text, a quarter of the context at most, that are given when both models write
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Options:
     calibration: int = option(32, "rows of text that decide what goes; 0 rounds without looking", at_least=0)
     rows: int = option(32, "rows of held-out text that the result is measured on", at_least=1)
     n: int = option(8, "texts that both models write for the speed", at_least=1)
-    max_tokens: int = option(64, "their length, in tokens", at_least=1)
+    max_tokens: int = option(64, "their length, in tokens; half of the context at most", at_least=1)
     seed: int = option(0, "all randomness follows from it", at_least=0, below=2**63)
     device: str = option("auto", "where to compute", DEVICES)
     dtype: str = option("auto", "arithmetic of what is not quantised", DTYPES)
@@ -248,16 +248,18 @@ def _measured(
     from sfumato.compress.report import costs, quality
     from sfumato.evaluate.machine import this_machine
 
+    context = original.bundle.config.model.context
+    texts = [rows.tokens_BL[i % len(rows.tokens_BL)] for i in range(options.n)]
+    given = min(PROMPT, context // 4)
+    prompts = [original.tokenizer.decode(text[1 : given + 1].tolist()) for text in texts]
     bar.begin("measuring the likelihood", 2 * len(rows.tokens_BL))
     found = quality(original, compressed, rows, size, seed=options.seed, progress=lambda done, _: bar.show(done))
-    texts = [rows.tokens_BL[i % len(rows.tokens_BL)] for i in range(options.n)]
-    prompts = [original.tokenizer.decode(text[1 : PROMPT + 1].tolist()) for text in texts]
     bar.begin("writing", 2 * options.n)
     before, after = costs(
         original,
         compressed,
         prompts,
-        max_tokens=options.max_tokens,
+        max_tokens=min(options.max_tokens, context // 2),
         seed=options.seed,
         progress=lambda done, _: bar.show(done),
     )
