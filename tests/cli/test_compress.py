@@ -107,6 +107,12 @@ def test_a_result_that_was_never_measured_is_made_again(words: list[str], tmp_pa
     assert not (tmp_path / "less.healing").exists()
 
 
+def test_a_stopped_healing_is_kept_by_a_command_that_heals_nothing(words: list[str], tmp_path: Path):
+    (tmp_path / "less.healing" / "pruned").mkdir(parents=True)
+    assert main([*words, "--quantise", "int8"]) == 0
+    assert (tmp_path / "less.healing" / "pruned").is_dir()
+
+
 def test_texts_for_the_speed_fit_into_a_short_context(words: list[str], capsys):
     longer = [*words[: words.index("--max-tokens")], "--calibration", "0"]  # the default is more than it holds
     assert main([*longer, "--quantise", "int8", "--json"]) == 0

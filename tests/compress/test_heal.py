@@ -1,5 +1,6 @@
 """Healing: what is left learns what the original says, through whatever stops it."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -72,6 +73,20 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(
     heal(asked, model.bundle, tmp_path / "parts")
     one, two = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "parts"))
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_text_in_the_current_folder_goes_on_too(
+    model: LanguageModel, less: Bundle, data: DataConfig, tmp_path: Path, monkeypatch
+):
+    monkeypatch.chdir(Path(data.sources[0].path).parent)
+    less.save(tmp_path / "pruned")
+    here = replace(data, sources=(replace(data.sources[0], path="data.jsonl"),))
+    for watcher in (StopAfter(1), None):
+        recipe = recipe_for(tmp_path / "pruned", less.config, here, 3 * 16 * 32, lr=2e-3, seed=4, device="cpu")
+        assert recipe.train.device == "cpu"
+        with pytest.raises(Stop) if watcher else contextlib.nullcontext():
+            heal(recipe, model.bundle, tmp_path / "run", watcher=watcher)
+    assert (tmp_path / "run" / "model" / "config.json").exists()
 
 
 def test_the_divergence_is_that_of_kullback_and_leibler():

@@ -33,7 +33,9 @@ class Options:
     layers: int = option(0, "prune to so many layers; 0 = all", at_least=0)
     heads: int = option(0, "prune to so many attention heads in a layer; 0 = all", at_least=0)
     mlp_width: int = option(0, "prune to so many units of each layer's MLP; 0 = all", at_least=0)
-    heal_tokens: int = option(0, "train what was pruned on so many tokens of the text, to say what the original says")
+    heal_tokens: int = option(
+        0, "train what was pruned on so many tokens of the text, to say what the original says", at_least=0
+    )
     lr: float = option(5e-4, "peak learning rate of that training", at_least=0)
     quantise: str = option("", "bits of the matrices", ("", "int8", "int4", "dynamic", "float8"))
     group: int = option(32, "int4: numbers that share a scale", at_least=2)
@@ -123,7 +125,8 @@ def _compress(options: Options, bar: Bar) -> dict[str, Any] | int:
     found = _measured(options, original, compressed, rows, size, bar)
     result = {"model": options.model, "out": options.out, "how": how, **found}
     write_text(Path(options.out) / "README.md", card(result, original.bundle.card))
-    shutil.rmtree(_workplace(options), ignore_errors=True)
+    if options.heal_tokens:
+        shutil.rmtree(_workplace(options), ignore_errors=True)
     return result
 
 
@@ -169,7 +172,8 @@ def _smaller(
     bundle.save(place / "pruned", torch.bfloat16)
     watch, data = Watch(place / "run", bar), _data(options)
     tokens, seed = options.heal_tokens, options.seed
-    recipe = recipe_for(place / "pruned", bundle.config, data, tokens, lr=options.lr, seed=seed)
+    how_to = {"lr": options.lr, "seed": seed, "device": original.device.type}
+    recipe = recipe_for(place / "pruned", bundle.config, data, tokens, **how_to)
     folder, stopped = heal(recipe, original.bundle, place / "run", watcher=watch, reading=watch.reading)
     if folder is None:
         bar.say(f"stopped; all is saved in {place}: run the same command again to continue")

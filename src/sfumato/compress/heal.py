@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sfumato.config import ConfigError, DataConfig, Recipe, TrainConfig
+from sfumato.config.toml import located
 from sfumato.data.batches import Batch
 from sfumato.data.cache import Progress
 from sfumato.model.bundle import Bundle, BundleConfig, Network
@@ -29,8 +30,10 @@ from sfumato.train.state import State
 from sfumato.train.step import Step
 
 
-def recipe_for(init: Path, bundle: BundleConfig, data: DataConfig, tokens: int, *, lr: float, seed: int) -> Recipe:
-    """How a pruned bundle in `init` is healed on so many tokens of text."""
+def recipe_for(
+    init: Path, bundle: BundleConfig, data: DataConfig, tokens: int, *, lr: float, seed: int, device: str = "auto"
+) -> Recipe:
+    """How a pruned bundle in `init` is healed on so many tokens of text, on the device of the original."""
     rows = 16
     steps = max(1, round(tokens / (rows * bundle.model.context)))
     settings = TrainConfig(
@@ -43,8 +46,9 @@ def recipe_for(init: Path, bundle: BundleConfig, data: DataConfig, tokens: int, 
         ema=0.98,
         checkpoint_every=max(10, min(100, steps // 10)),
         keep=1,
+        device=device,
     )
-    return Recipe(
+    recipe = Recipe(
         name=bundle.made.get("recipe", "") or "healed",
         init=str(init),
         model=bundle.model,
@@ -53,6 +57,7 @@ def recipe_for(init: Path, bundle: BundleConfig, data: DataConfig, tokens: int, 
         train=settings,
         seed=seed,
     )
+    return located(recipe, [Path()])  # as it will be read again, to go on
 
 
 def heal(

@@ -56,11 +56,11 @@ def load_recipe(path: Any, overrides: Mapping[str, str] = types.MappingProxyType
         line = re.search(r" \(at line (\d+), column \d+\)$", message)
         place, message = (f":{line[1]}", message[: line.start()]) if line else ("", message)
         raise ConfigError(f"{path}{place}: not valid TOML: {message[:1].lower()}{message[1:]}") from None
-    recipe = _located(from_mapping(Recipe, table, str(path)), [path.parent, Path()])
-    return _located(override(recipe, overrides), [Path()])
+    recipe = located(from_mapping(Recipe, table, str(path)), [path.parent, Path()])
+    return located(override(recipe, overrides), [Path()])
 
 
-def _located(recipe: Recipe, folders: Sequence[Any]) -> Recipe:
+def located(recipe: Recipe, folders: Sequence[Any]) -> Recipe:
     """Make relative paths that exist in one of the folders absolute; the others stay for the reader to report."""
 
     def find(text: str) -> str:
