@@ -107,6 +107,14 @@ def test_a_result_that_was_never_measured_is_made_again(words: list[str], tmp_pa
     assert not (tmp_path / "less.healing").exists()
 
 
+def test_groups_that_do_not_fit_are_refused_before_healing(words: list[str], tmp_path: Path, capsys):
+    assert main([*words, "--mlp-width", "20", "--heal-tokens", "1024", "--quantise", "int4", "--group", "8"]) == 2
+    assert "8 does not divide the 20 inputs of blocks.0.down" in capsys.readouterr().err
+    assert not (tmp_path / "less.healing").exists()
+    kept = ["--keep", "down", "--mlp-width", "20", "--quantise", "int4", "--group", "8"]
+    assert main([*words, *kept]) == 0
+
+
 def test_a_stopped_healing_is_kept_by_a_command_that_heals_nothing(words: list[str], tmp_path: Path):
     (tmp_path / "less.healing" / "pruned").mkdir(parents=True)
     assert main([*words, "--quantise", "int8"]) == 0

@@ -96,6 +96,11 @@ def test_shapes_for_a_share_of_the_parameters_keep_to_it_and_waste_little(share:
     assert max(sizes) <= share and max(sizes) > share - 0.05
 
 
+def test_groups_of_four_bit_codes_divide_every_width():
+    model = ModelConfig(vocab_size=50, width=32, layers=4, heads=4, mlp_width=96)
+    assert all(shape.mlp_width % 32 == 0 for shape in candidates(model, 0.7, 32))
+
+
 def test_the_best_shape_is_the_one_that_loses_least(model, calibration: Calibration):
     whole = model.bundle
     found = importance(whole.denoiser, calibration)

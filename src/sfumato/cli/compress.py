@@ -1,5 +1,6 @@
 """`sfumato compress`: a smaller model, and what it lost and gained."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -146,6 +147,7 @@ def _smaller(
     from sfumato.compress.importance import importance
     from sfumato.compress.ours import ours
     from sfumato.compress.prune import best_shape, pruned
+    from sfumato.compress.quantise import check_groups
     from sfumato.compress.shape import Shape
     from sfumato.model.bundle import Bundle
 
@@ -161,7 +163,16 @@ def _smaller(
         bar.begin("measuring importance", options.calibration)
         found = importance(ours(original.bundle), calibration, lambda done, _: bar.show(done))
         bar.begin("choosing a shape")
-        shape = shape or best_shape(original.bundle, found, calibration, options.parameters, lambda n, _: bar.show(n))
+        shape = shape or best_shape(
+            original.bundle,
+            found,
+            calibration,
+            options.parameters,
+            lambda n, _: bar.show(n),
+            step=_step(options),
+        )
+        if options.quantise == "int4":  # before hours of healing
+            check_groups(shape.config(original.bundle.config.model), options.group, options.keep)
         bundle = pruned(original.bundle, found, shape)
         bundle = replace(bundle, config=replace(bundle.config, made={**bundle.config.made, "compressed": how}))
     shown = {**how, "pruned": asdict(Shape.of(bundle.config.model))}
@@ -190,11 +201,18 @@ def _shape(options: Options, original: "LanguageModel") -> "Shape | None":
     if options.parameters < 1:
         if any(flags.values()):
             raise ConfigError("--parameters chooses layers, heads and MLP width itself; give it or those")
-        candidates(model, options.parameters)  # which refuses what cannot be, before any work is done
+        candidates(model, options.parameters, _step(options))  # which refuses what cannot be, before any work is done
         return None
     shape = Shape(*(flags[name] or getattr(model, name) for name in flags))
     shape.config(model)  # likewise
     return shape
+
+
+def _step(options: Options) -> int:
+    """What the width of an MLP is a multiple of."""
+    from sfumato.compress.shape import STEP
+
+    return math.lcm(STEP, options.group) if options.quantise == "int4" else STEP
 
 
 def _rounded(

@@ -15,7 +15,7 @@ from torch import Tensor
 from sfumato.compress.calibration import Calibration
 from sfumato.compress.importance import Importance, Progress
 from sfumato.compress.ours import ours
-from sfumato.compress.shape import Shape, candidates
+from sfumato.compress.shape import STEP, Shape, candidates
 from sfumato.model.bundle import Bundle, build_network
 
 
@@ -42,14 +42,22 @@ def pruned(bundle: Bundle, importance: Importance, shape: Shape) -> Bundle:
 
 
 def best_shape(
-    bundle: Bundle, importance: Importance, calibration: Calibration, share: float, progress: Progress | None = None
+    bundle: Bundle,
+    importance: Importance,
+    calibration: Calibration,
+    share: float,
+    progress: Progress | None = None,
+    *,
+    step: int = STEP,
 ) -> Shape:
     """Of the balanced shapes with this share of the parameters, the one with the lowest bound before any healing.
+
+    MLP widths are multiples of `step`.
 
     Raises:
         ConfigError: no network is so small.
     """
-    shapes = candidates(bundle.config.model, share)
+    shapes = candidates(bundle.config.model, share, step)
     if len(shapes) == 1:
         return shapes[0]
     nats: dict[Shape, float] = {}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sfumato.compress.calibration import Calibration
 from sfumato.compress.ours import ours
 from sfumato.compress.rounding import put_corrected, put_nearest
-from sfumato.config import ConfigError
+from sfumato.config import ConfigError, ModelConfig
 from sfumato.model.bundle import Bundle
 from sfumato.model.quantised import STORED, Quantised, has_float8, like
 from sfumato.model.transformer import Transformer
@@ -67,8 +67,7 @@ def quantised(
     kinds: dict[str, str] = {}
     layers: list[str] = ["", *(f"blocks.{i}." for i in range(len(network.blocks)))]
     for done, layer in enumerate(layers):
-        names = [layer + n for n in INSIDE] if layer else ["embedding", *(["head"] if network.head is not None else [])]
-        names = [name for name in names if not any(part in name for part in left)]
+        names = _names(network, layer, left)
         grams = _grams(network, names, calibration) if layer and calibration and kind == "int4" else {}
         for name in names:
             own = kind if layer or kind != "int4" else "int8"
@@ -78,6 +77,20 @@ def quantised(
             progress(done + 1, len(layers))
     config = replace(bundle.config, quantised=Quantised(kinds, group))
     return replace(bundle, config=config, denoiser=network.eval().requires_grad_(False), adapter=None)
+
+
+def check_groups(model: ModelConfig, group: int, keep: Iterable[str] = ()) -> None:
+    """ConfigError unless these groups divide the matrices of such a network, which would get 4 bits."""
+    with torch.device("meta"):
+        network = Transformer(model)
+    for name in _names(network, "blocks.0.", tuple(keep)):
+        like(network.get_submodule(name), name, "int4", group)
+
+
+def _names(network: Transformer, layer: str, keep: tuple[str, ...]) -> list[str]:
+    """What is quantised of a layer; of what is outside of them for the empty one."""
+    names = [layer + n for n in INSIDE] if layer else ["embedding", *(["head"] if network.head is not None else [])]
+    return [name for name in names if not any(part in name for part in keep)]
 
 
 @torch.no_grad()

@@ -54,10 +54,11 @@ def num_parameters(model: ModelConfig) -> int:
         return Transformer(model).num_parameters()
 
 
-def candidates(model: ModelConfig, share: float) -> list[Shape]:
+def candidates(model: ModelConfig, share: float, step: int = STEP) -> list[Shape]:
     """Shapes with at most this share of a network's parameters that take from layers, heads and units alike.
 
-    None keeps more than twice as much of one as of another; the MLP is as wide as the others leave room for.
+    None keeps more than twice as much of one as of another; the MLP is as wide as the others leave room for, in
+    multiples of `step`.
 
     Raises:
         ConfigError: no network is so small, since embeddings are not pruned.
@@ -72,7 +73,7 @@ def candidates(model: ModelConfig, share: float) -> list[Shape]:
         for n in layers:
             width = min(model.mlp_width, 1 + int(((most - outside) / n - layer) // (wider - layer)))
             if width >= 1:
-                found.append(Shape(n, h, width // STEP * STEP or width))
+                found.append(Shape(n, h, width // step * step or width))
     if not found:
         outside, layer = _parts(model, min(heads), 1)
         least = (outside + min(layers) * layer) / num_parameters(model)
