@@ -125,3 +125,9 @@ def test_texts_for_the_speed_fit_into_a_short_context(words: list[str], capsys):
     longer = [*words[: words.index("--max-tokens")], "--calibration", "0"]  # the default is more than it holds
     assert main([*longer, "--quantise", "int8", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["compressed"]["tokens_per_second"] > 0
+
+
+def test_a_rate_of_zero_has_no_ratio():
+    from sfumato.cli.beside import _row
+
+    assert _row("tokens/s", 0, 5, "{:,.0f}") == ("tokens/s", "0", "5", "")

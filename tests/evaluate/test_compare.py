@@ -82,3 +82,13 @@ def test_the_machine_in_a_line():
     machine = this_machine(torch.device("cpu"), torch.bfloat16)
     assert machine.cpu and machine.line.startswith(machine.cpu)
     assert machine.line.endswith(f"torch {torch.__version__}, cpu bfloat16")
+
+
+def test_a_model_that_wrote_nothing_has_a_rate_of_zero(models: list[LanguageModel]):
+    from dataclasses import replace
+
+    from sfumato.evaluate.compare import _cost
+
+    one = models[0].generate("Tom had", max_tokens=2, seed=1)
+    cost = _cost([[replace(one, stats=replace(one.stats, committed=0))]], None)  # an insertion model may add nothing
+    assert cost.tokens == cost.tokens_per_second == 0 < cost.positions_per_token

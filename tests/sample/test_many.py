@@ -166,3 +166,16 @@ def test_requests_with_equal_settings_share_a_sampler(model: LanguageModel):
     assert one.plan.sampler is other.plan.sampler
     assert (one.seed, other.seed) == (0, 9) and other.plan.settings.seed == 9
     assert set(KEYS) >= {"prompt", "messages", "template", "max_tokens", "stop", "seed", "sampler"}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"stop": 5}, "stop: expected a text or a list of texts, none of them empty, got 5"),
+        ({"stop": True}, "stop: expected a text or a list of texts"),
+        ({"max_tokens": 10**30}, "max_tokens: no room for 1000000"),
+    ],
+)
+def test_values_that_nobody_expects_are_refused_with_the_place(model: LanguageModel, more: dict, message: str):
+    with pytest.raises(ValueError, match=rf"requests\[1\]: {message}"):
+        list(model.generate_many(["cat", {"prompt": "cat", **more}], max_tokens=4))

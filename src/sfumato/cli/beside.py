@@ -68,4 +68,4 @@ def _cost_rows(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, ...]
 
 
 def _row(title: str, old: float, new: float, form: str) -> tuple[str, str, str, str]:
-    return title, form.format(old), form.format(new), f"x {new / old:.2f}"
+    return title, form.format(old), form.format(new), f"x {new / old:.2f}" if old else ""

@@ -147,7 +147,7 @@ def _cost(rounds: Sequence[Sequence[Generation]], peak: int | None) -> Cost:
     return Cost(
         nfe=nfe / len(everything),
         tpf=committed / nfe,
-        positions_per_token=sum(part[0].stats.positions_evaluated for part in rounds) / committed,
+        positions_per_token=sum(part[0].stats.positions_evaluated for part in rounds) / max(1, committed),
         tokens_per_second=committed / sum(seconds),
         slowest=min(rates),
         fastest=max(rates),

@@ -75,7 +75,10 @@ class Requests:
             seed = from_mapping(Settings, {"seed": asked["seed"]}, where="").seed
         stops = check_stops(asked["stop"]) if "stop" in asked else self.stops
         max_tokens = asked.get("max_tokens", self.defaults.get("max_tokens"))
-        row = _row(self.front, kinds[0], asked[kinds[0]], max_tokens, asked.get("length"))
+        try:
+            row = _row(self.front, kinds[0], asked[kinds[0]], max_tokens, asked.get("length"))
+        except (OverflowError, MemoryError):
+            raise ConfigError(f"max_tokens: no room for {max_tokens}; write fewer") from None
         return Asked(row, replace(plan, settings=replace(plan.settings, seed=seed)), seed, stops)
 
     def _plan(self, settings: Mapping[str, Any], in_sight: bool = False) -> Plan:

@@ -227,7 +227,7 @@ def seed_of(seed: int, place: int) -> int:
 
 def check_stops(stops: str | Sequence[str]) -> tuple[str, ...]:
     """Stop strings: one or several (ValueError for an empty one)."""
-    found = (stops,) if isinstance(stops, str) else tuple(stops)
+    found = (stops,) if isinstance(stops, str) else tuple(stops) if isinstance(stops, Sequence) else (stops,)
     if not all(isinstance(stop, str) and stop for stop in found):
         raise ValueError(f"stop: expected a text or a list of texts, none of them empty, got {stops!r}")
     return found
