@@ -327,3 +327,8 @@ def test_llama_in_lm_evals_own_class_says_the_same(tmp_path: Path):
     texts = rolling(TEXT, "größer")
     found, truths = mine.loglikelihood_rolling(texts), of_texts.loglikelihood_rolling(texts, disable_tqdm=True)
     assert found == pytest.approx(truths, rel=1e-6)  # its rotary positions are float32
+
+
+@pytest.mark.parametrize("batch", ["auto", "auto:4"])
+def test_lm_evals_words_for_a_batch_size_of_its_own_choice_are_known(batch: str):
+    assert Harness(build(), batch_size=batch).answers.how.batch == 8

@@ -94,7 +94,7 @@ class Harness(LM):
                 hint = closest(name, (*Settings.__dataclass_fields__, "estimator", "samples", "max_tokens", "greedy"))
                 raise ConfigError(f"unknown setting {name}{f'; did you mean {hint}?' if hint else ''}")
         self.max_tokens, self.prompts, self.ignored = max_tokens, Prompts(self.model), set[str]()
-        how = How(estimator, samples, seed, 8 if batch_size == "auto" else int(batch_size), greedy)
+        how = How(estimator, samples, seed, 8 if str(batch_size).startswith("auto") else int(batch_size), greedy)
         plan = self.model.front.plan({**self.chosen, "seed": seed})
         self.answers = Answers(self.model, plan, how, keep=keep, progress=progress or _bars())
 

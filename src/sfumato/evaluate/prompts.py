@@ -60,7 +60,7 @@ class Prompts:
         turns = [self._marked(template.opening)]
         for i, message in enumerate(opened):
             turn, content = getattr(template, message["role"]), message["content"]
-            content = re.sub(f"[{MARK}{BORDER}]", "", content.strip() if template.strip else content)
+            content = _unmarked(content.strip() if template.strip else content)
             after = "" if not answer and i == len(opened) - 1 else self._marked(turn.after)
             turns.append(self._marked(turn.before) + content + after)
         return BORDER + BORDER.join([*turns, *([self._marked(template.cue), ""] if answer else [])])
@@ -75,6 +75,8 @@ class Prompts:
             ValueError: the continuation alone is longer than the model reads, or empty.
         """
         given = context.rstrip()
+        if context.startswith(BORDER):
+            continuation = _unmarked(continuation)
         continuation = context[len(given) :] + continuation
         whole, before = self.encode(given + continuation), self.encode(given)
         if not whole:
@@ -117,3 +119,8 @@ class Prompts:
         """Strings of a template, the names of special tokens told apart from text."""
         special = (self.tokenizer.special_id(string) is not None for string in strings)
         return "".join(f"{MARK}{s}{MARK}" if known else s for s, known in zip(strings, special, strict=True))
+
+
+def _unmarked(text: str) -> str:
+    """Text without what would make a turn or a special token of a rendered conversation."""
+    return re.sub(f"[{MARK}{BORDER}]", "", text)
