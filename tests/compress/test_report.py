@@ -8,8 +8,10 @@ import torch
 
 from sfumato.compress.calibration import Calibration
 from sfumato.compress.quantise import quantised
-from sfumato.compress.report import BINS, costs, quality
+from sfumato.compress.report import BINS, costs, disk_bytes, quality
 from sfumato.evaluate import likelihood
+from sfumato.model.adapter import Adapter, AdapterConfig, identity
+from sfumato.model.bundle import Bundle
 from sfumato.sample.language_model import LanguageModel
 
 BYTES = 4000
@@ -64,3 +66,12 @@ def test_blocks_have_levels_too(model: LanguageModel, calibration: Calibration):
     found = quality(blocks, blocks, calibration.batch, BYTES)
     nats = [level.nats.original for level in found.levels]
     assert len(nats) == BINS and nats[0] < nats[-1]
+
+
+def test_an_adapter_takes_the_room_of_its_base_too(folder: Path, tmp_path: Path):
+    low, up = torch.zeros(2, 32), torch.zeros(64, 2)
+    tensors = {"blocks.0.gate.lora_A": low, "blocks.0.gate.lora_B": up}
+    config = AdapterConfig(base=str(folder), base_sha256=identity(folder), rank=2, scale=1.0)
+    replace(Bundle.load(folder), adapter=Adapter(config, tensors)).save(tmp_path / "adapted")
+    more = (tmp_path / "adapted" / "adapter.safetensors").stat().st_size
+    assert disk_bytes(tmp_path / "adapted") == disk_bytes(folder) + more

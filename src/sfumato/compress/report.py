@@ -19,6 +19,7 @@ from sfumato.data.batches import Batch
 from sfumato.evaluate.compare import check_prompts, settings_for, write_all
 from sfumato.evaluate.likelihood import noised_rows, ratio_stderr, token_nats
 from sfumato.evaluate.memory import weight_bytes
+from sfumato.model.adapter import read_adapter
 from sfumato.model.weights import weight_files
 from sfumato.process import Autoregressive, Gaussian
 from sfumato.sample.language_model import LanguageModel
@@ -181,5 +182,7 @@ def costs(
 
 
 def disk_bytes(folder: Path) -> int:
-    """Bytes of a folder's weight files."""
-    return sum(file.stat().st_size for file in weight_files(folder))
+    """Bytes of a folder's weight files, and of an adapter those of its base, without which it is nothing."""
+    adapter = read_adapter(folder)
+    base = disk_bytes(adapter.find_base(folder)) if adapter else 0
+    return base + sum(file.stat().st_size for file in weight_files(folder))
