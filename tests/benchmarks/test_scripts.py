@@ -372,7 +372,8 @@ def test_memory_needs_what_the_formulas_say_and_less_with_less(tmp_path: Path):
 
 @pytest.mark.slow
 def test_compression_is_shown_beside_the_original(tmp_path: Path):
-    words = f"--data {FOLDER.parent / 'recipes' / 'data' / 'gaps-held.jsonl'} --held-out 2 --texts 1 --only int8 --calibration 0"
+    data = FOLDER.parent / "recipes" / "data" / "gaps-held.jsonl"
+    words = f"--data {data} --held-out 2 --texts 1 --only int8 --calibration 0"
     found = run("compress.py", f"--threads 1 {words}", tmp_path / "found.json", size="--dtype float32")
     (row,) = found["ways"]
     assert row["compressed"]["disk_bytes"] < 0.6 * row["original"]["disk_bytes"]
