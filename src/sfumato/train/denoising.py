@@ -1,5 +1,6 @@
 """What a run trains and on what: the network, its data and its step, here for the processes' own losses."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from sfumato.model.bundle import (
     build_network,
     find_bundle,
     read_description,
+    without_weights,
 )
 from sfumato.model.lora import add_adapters
 from sfumato.process import Growing, build_process
@@ -164,10 +166,14 @@ def network(recipe: Recipe, config: BundleConfig) -> Network:
     Raises:
         ValueError: weights that do not fit, or adapters of nothing; one line.
     """
-    denoiser = build_network(config, gradient_checkpointing=recipe.train.checkpointing, dropout=recipe.train.dropout)
-    denoiser.initialise(recipe.seed)
+    with without_weights() if recipe.init else contextlib.nullcontext():  # never two copies of them
+        denoiser = build_network(
+            config, gradient_checkpointing=recipe.train.checkpointing, dropout=recipe.train.dropout
+        )
     if recipe.init:
         _take_weights(denoiser, config, recipe.init)
+    else:
+        denoiser.initialise(recipe.seed)
     if recipe.lora.rank:
         _check_base(recipe, config)
         add_adapters(denoiser, recipe.lora, recipe.seed)
@@ -212,13 +218,15 @@ def _take_weights(denoiser: Network, config: BundleConfig, init: str) -> None:
         )
     expected = denoiser.state_dict()
     state = _thinned(bundle.denoiser.state_dict(), bundle.config.model.layers, config.model.layers)
+    del bundle
     for name in sorted(state.keys() | expected.keys()):
         found, wanted = (list(t[name].shape) if name in t else "absent" for t in (state, expected))
         if found != wanted:
             raise ValueError(
                 f"init {init}: {name} is {found} there, this recipe's model asks for {wanted}; use its sizes"
             )
-    denoiser.load_state_dict(state)
+    # Copies, since a public model's weights may be pages of its files; one by one, since they may be large.
+    denoiser.load_state_dict({name: state.pop(name).clone() for name in list(state)}, assign=True)
 
 
 def _thinned(state: dict[str, torch.Tensor], layers: int, wanted: int) -> dict[str, torch.Tensor]:
