@@ -84,6 +84,10 @@ def test_an_integer_product_is_as_exact_as_its_inputs_and_knows_no_neighbours():
 def test_the_float8_product_of_a_gpu_is_right_where_torch_computes_it_here():
     matrix, x_NI = stored(random(32, 64), "float8"), random(16, 64, seed=1)
     product_NO, size_NO = x_NI @ matrix.dense().T, x_NI.abs() @ matrix.dense().abs().T
+    try:
+        matrix._float8(x_NI)
+    except RuntimeError:
+        pytest.skip(f"torch {torch.__version__} has one scale a matrix in its float8 products on a CPU")
     assert ((matrix._float8(x_NI) - product_NO).abs() <= size_NO / 16).all()  # of each input four bits are kept
 
 
