@@ -184,7 +184,8 @@ def _at(where: str, name: str) -> str:
 
 
 def _either(choices: Sequence[str]) -> str:
-    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
+    words = [word for word in choices if word]  # the empty one is the default, which nobody needs to name
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def quoted(value: Any) -> str:

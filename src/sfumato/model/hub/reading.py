@@ -45,10 +45,9 @@ def family_of(folder: Path) -> tuple[Family, dict[str, Any]]:
             f"{folder / 'config.json'}: a diffusion_gemma model has a loop of its own: load it with "
             "sfumato.sample.diffusion_gemma.DiffusionGemma.load"
         )
-    raise BundleError(
-        f"{folder / 'config.json'}: unknown model_type {kind!r}; known are "
-        f"{', '.join([*(name for family in FAMILIES for name in family.model_types), *sorted(foreign.FAMILIES)])}"
-    )
+    native = [name for family in FAMILIES for name in family.model_types]
+    known = ", ".join(dict.fromkeys([*native, *sorted(foreign.FAMILIES)]))
+    raise BundleError(f"{folder / 'config.json'}: unknown model_type {kind!r}; known are {known}")
 
 
 def describe(folder: Path) -> tuple[BundleConfig, str]:
