@@ -2,13 +2,15 @@
 
     python benchmarks/memory.py --threads 1 --json memory.json
 
-A run is a process of its own. It needs what its resident set grows by at its peak, after the same work on a network of
-no size has imported everything. Beside it stands the sum of the formulas, those of `sfumato.compress.fits`.
+A run is a process of its own in which glibc gives back what is free. It needs what its resident set grows by at its
+peak, after the same work on a network of no size has imported everything. Beside it stands the sum of the formulas,
+those of `sfumato.compress.fits`.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -55,11 +57,12 @@ def main() -> None:
     parser.add_argument("--only", default="", help="make the runs alone with this in their names")
     parser.add_argument("--alone", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    device, dtype = bench.begin(args)
     model = ModelConfig(args.vocab, **bench.sizes_of(args), context=args.context)
-    if args.alone:
+    if args.alone:  # before `begin`, which has glibc keep what nobody needs any more
+        torch.set_num_threads(args.threads or torch.get_num_threads())
         print(measured(args.alone, model))
         return
+    device, dtype = bench.begin(args)
     runs = []
     for name in WAYS:
         if args.only in name:
@@ -104,7 +107,8 @@ def run(name: str, model: ModelConfig, threads: int) -> dict[str, Any]:
     sizes = ["width", "layers", "heads", "mlp_width", "context"]
     words = [part for size in sizes for part in (f"--{size.replace('_', '-')}", str(getattr(model, size)))]
     command = [sys.executable, __file__, "--alone", name, "--threads", str(threads), "--vocab", str(model.vocab_size)]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, check=True)
+    back = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # what is free goes back at once
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=True, env={**os.environ, **back})
     bytes_of = {"needed": int(done.stdout), "derived": derived(model, name, Work(ROWS, model.context, dtype="float32"))}
     return {"name": name, **bytes_of, "ratio": bytes_of["needed"] / bytes_of["derived"]}
 
