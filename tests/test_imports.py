@@ -33,7 +33,7 @@ NOBODY_IMPORTS = {"cli", "__main__"}
 HEAVY = (
     *("torch", "numpy", "tokenizers", "safetensors", "rich", "datasets", "matplotlib", "sacrebleu"),
     *("fastapi", "uvicorn", "pydantic", "sqlalchemy", "prometheus_client", "llguidance", "jsonschema"),
-    *("breame", "datasketch", "ftfy", "py3langid", "lm_eval", "transformers"),
+    *("breame", "datasketch", "ftfy", "py3langid", "lm_eval", "transformers", "ray", "fsspec"),
 )
 
 
