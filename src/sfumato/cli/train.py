@@ -65,6 +65,7 @@ def follow(options: Options, out: TextIO, *, tuned: bool = False) -> int:
             sample=watch.sample,
             card=watch.card,
             reading=watch.reading,
+            say=bar.say,
         )
     last = watch.last_record()
     result = {"run": str(folder), "model": str(model) if model else None, "steps": watch.steps, **last}

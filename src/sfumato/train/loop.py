@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ def train(
     sample: Callable[[Bundle], str] | None = None,
     card: Callable[[Bundle, list[Corpus]], str] | None = None,
     reading: Progress | None = None,
+    say: checkpoint.Say | None = None,
 ) -> tuple[Path | None, int]:
     """Train a recipe, or continue an interrupted run, and write its bundle to `out/model`.
 
@@ -65,6 +67,7 @@ def train(
         sample: called every `train.sample_every` steps; what it returns goes to `out/samples.txt`.
         card: writes the model card of the finished bundle.
         reading: told how much of the data has been tokenised.
+        say: told in a line what went wrong without ending the run; standard error where nothing is given.
 
     Returns:
         The bundle's folder and 0, or None and the signal's number when SIGINT or SIGTERM stopped the run.
@@ -73,7 +76,7 @@ def train(
         ValueError: settings, data, run folder or checkpoint that cannot be used; one line.
         OSError: disk full or not writable; earlier checkpoints are intact.
     """
-    out = Path(out)
+    out, say = Path(out), say or _to_standard_error
     steps = num_steps(recipe)
     recipe = open_run(recipe, out)
     if recipe.train.threads:
@@ -81,10 +84,10 @@ def train(
     keep_buffers()
     run = prepare(recipe, open_tokenizer(recipe, out), steps, reading)
     state, best = run.state, out / "best"
-    found = checkpoint.latest(out / "checkpoints")
+    found = checkpoint.newest(out / "checkpoints", say)
     if found:
-        with checkpoint.damage_told(out / "checkpoints"):
-            state.restore(*found)
+        with checkpoint.damage_told(found):
+            state.restore(checkpoint.load_tensors(found), checkpoint.read_state(found))
     if watcher:
         watcher.started(state.step, steps, sum(p.numel() for p in state.learned.values()), recipe, run.corpora)
     with contextlib.closing(Metrics(out / "metrics.jsonl", state.step)) as metrics, _interruptible() as interrupt:
@@ -137,6 +140,10 @@ def _better(run: Prepared, figure: float) -> bool:
     better = math.isfinite(figure) and (state.best == 0 or figure < state.best)
     state.best, state.stale = (figure, 0) if better else (state.best, state.stale + 1)
     return better
+
+
+def _to_standard_error(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _due(step: int, every: int) -> bool:

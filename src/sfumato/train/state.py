@@ -64,7 +64,9 @@ class State:
             for j, parameter in enumerate(_parameters(optimiser)):
                 tensors |= {f"optimiser/{i}/{j}/{k}": v for k, v in optimiser.state[parameter].items()}
         counters = {name: getattr(self, name) for name in self.COUNTERS}
-        checkpoint.save(folder, self.step, tensors, counters | {"base": self.base, "stream": self.stream.state()}, keep)
+        with checkpoint.writing(folder, self.step) as scratch:
+            checkpoint.write(scratch, tensors, counters | {"base": self.base, "stream": self.stream.state()})
+        checkpoint.prune(folder, keep)
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Continue from a checkpoint. ValueError: the data, or what the adapters belong to, has changed since."""
