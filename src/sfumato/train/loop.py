@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +19,14 @@ from sfumato.data.sources import content_key
 from sfumato.model.bundle import Bundle
 from sfumato.train import checkpoint
 from sfumato.train.denoising import Prepare, Prepared, denoising
+from sfumato.train.journal import Journal
+from sfumato.train.keeper import Keeper
 from sfumato.train.memory import keep_buffers
+from sfumato.train.retry import Say, retried
+from sfumato.train.rollback import look_after
 from sfumato.train.run import Metrics, num_steps, open_run, open_tokenizer
 from sfumato.train.state import averaged_network, kept_adapter
+from sfumato.train.watchdog import LONGER, Watchdog
 
 JUDGE = "held_out_nats_per_token"  # the figure of an evaluation that early stopping goes by; the less the better
 
@@ -54,7 +60,7 @@ def train(
     sample: Callable[[Bundle], str] | None = None,
     card: Callable[[Bundle, list[Corpus]], str] | None = None,
     reading: Progress | None = None,
-    say: checkpoint.Say | None = None,
+    say: Say | None = None,
 ) -> tuple[Path | None, int]:
     """Train a recipe, or continue an interrupted run, and write its bundle to `out/model`.
 
@@ -90,31 +96,48 @@ def train(
             state.restore(checkpoint.load_tensors(found), checkpoint.read_state(found))
     if watcher:
         watcher.started(state.step, steps, sum(p.numel() for p in state.learned.values()), recipe, run.corpora)
-    with contextlib.closing(Metrics(out / "metrics.jsonl", state.step)) as metrics, _interruptible() as interrupt:
+    keeper, config = Keeper(out / "checkpoints", recipe.train.keep, say), recipe.train
+    with (
+        contextlib.closing(Metrics(out / "metrics.jsonl", state.step, say)) as metrics,
+        contextlib.closing(Journal(out / "samples.txt", say)) as samples,
+        Watchdog(out, config.hang_after) as watchdog,
+        _interruptible() as interrupt,
+    ):
         while not (done := _done(recipe, run, steps)) and not interrupt.signal:
             record = run.step()
             last = state.step == steps
-            if evaluate and (last or _due(state.step, recipe.train.evaluate_every)):
+            saves, samples_now = (
+                last or _due(state.step, config.checkpoint_every),
+                _due(state.step, config.sample_every),
+            )
+            evaluates = last or _due(state.step, config.evaluate_every)
+            busy = saves or samples_now or evaluates
+            watchdog.fed(LONGER if busy else 1)
+            look_after(state, config, out / "checkpoints", say, closely=saves or evaluates)
+            if evaluate and evaluates:
                 figures = evaluate(_averaged(recipe, run), run.corpora)
                 record |= figures
-                if recipe.train.patience and JUDGE in figures and _better(run, figures[JUDGE]):
-                    _averaged(recipe, run).save(best)
-            if sample and _due(state.step, recipe.train.sample_every):
-                with open(out / "samples.txt", "a", encoding="utf-8") as file:
-                    file.write(f"--- step {state.step}\n{sample(_averaged(recipe, run))}\n")
-            metrics.write(**record)
-            if _done(recipe, run, steps) or _due(state.step, recipe.train.checkpoint_every):
-                state.save(out / "checkpoints", recipe.train.keep)
+                if config.patience and JUDGE in figures and _better(run, figures[JUDGE]):
+                    retried(partial(_averaged(recipe, run).save, best), say)
+            if sample and samples_now:
+                samples.add(f"--- step {state.step}\n{sample(_averaged(recipe, run))}\n")
+            metrics.write(**record, rollbacks=state.spikes.rollbacks)
+            if (over := _done(recipe, run, steps)) or saves:
+                state.spikes.saving(state.step, config.checkpoint_every, config.keep)
+                keeper.save(state, must=over)
             if watcher:
                 watcher.stepped(record)
+            watchdog.fed(LONGER if busy else 1)  # for others, who wait for what only one process does
         if interrupt.signal and not done:
-            state.save(out / "checkpoints", recipe.train.keep)
+            keeper.save(state, must=True)
+        metrics.finish()
+        samples.finish()
     if not done:
         return None, interrupt.signal
     bundle = Bundle.load(best) if best.exists() and state.stale else _averaged(recipe, run)
     if card:
         bundle = dataclasses.replace(bundle, card=card(bundle, run.corpora))
-    bundle.save(out / "model", torch.bfloat16)
+    retried(lambda: bundle.save(out / "model", torch.bfloat16), say)
     return out / "model", 0
 
 

@@ -1,6 +1,6 @@
 """Everything that changes during training, and how it is kept in a checkpoint."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from sfumato.model.adapter import Adapter, AdapterConfig, base_name
 from sfumato.model.bundle import Network, find_bundle
 from sfumato.model.lora import adapter_of, merged, scale_of
 from sfumato.train import checkpoint
+from sfumato.train.spikes import Spikes
 
 
 class Rows(Protocol):
@@ -43,12 +44,21 @@ class State:
     """The least held-out loss of an evaluation; 0 = there was none yet."""
     stale: int = 0
     """Evaluations since then."""
+    spikes: Spikes = field(default_factory=Spikes)
     base: str = ""
     """SHA-256 of the weights that do not learn, since adapters do in their place."""
     others: dict[str, Tensor] = field(default_factory=dict)
     """What else a method changes as it goes, such as a teacher's weights; changed in place."""
 
     COUNTERS = ("step", "tokens", "skipped", "loss_mean", "loss_square", "best", "stale")
+
+    def finite(self) -> bool:
+        """Whether all that the next steps are made from is a number."""
+        found = [*self.learned.values(), *self.average.values()]
+        found += [
+            value for optimiser in self.optimisers for kept in optimiser.state.values() for value in kept.values()
+        ]
+        return all(torch.stack([t.isfinite().all() for t in found if t.is_floating_point()]).tolist())
 
     @property
     def learned(self) -> dict[str, Tensor]:
@@ -64,9 +74,10 @@ class State:
             for j, parameter in enumerate(_parameters(optimiser)):
                 tensors |= {f"optimiser/{i}/{j}/{k}": v for k, v in optimiser.state[parameter].items()}
         counters = {name: getattr(self, name) for name in self.COUNTERS}
+        others = {"base": self.base, "spikes": asdict(self.spikes), "stream": self.stream.state()}
         with checkpoint.writing(folder, self.step) as scratch:
-            checkpoint.write(scratch, tensors, counters | {"base": self.base, "stream": self.stream.state()})
-        checkpoint.prune(folder, keep)
+            checkpoint.write(scratch, tensors, counters | others)
+        checkpoint.prune(folder, keep, self.spikes.good)
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Continue from a checkpoint. ValueError: the data, or what the adapters belong to, has changed since."""
@@ -75,6 +86,11 @@ class State:
         self.stream.restore(state["stream"])
         for name in self.COUNTERS:
             setattr(self, name, state.get(name, 0))
+        self.spikes = Spikes(**state.get("spikes", {}))
+        self.fill(tensors)
+
+    def fill(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what a checkpoint holds of weights, averages and moments, and nothing else."""
         with torch.no_grad():
             for name, parameter in self.learned.items():
                 parameter.copy_(tensors[f"weight/{name}"])
