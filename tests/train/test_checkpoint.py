@@ -1,9 +1,12 @@
 """Checkpoints: whole or not there at all."""
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,15 +22,30 @@ def tensors(value: float = 1.0) -> dict[str, Tensor]:
     return {"weight/a": torch.full((50, 40), value), "step": torch.tensor(3.0), "half": torch.ones(3).bfloat16()}
 
 
+def save(folder: Path, step: int, made: dict[str, Tensor], state: dict[str, Any], keep: int) -> Path:
+    with checkpoint.writing(folder, step) as scratch:
+        checkpoint.write(scratch, made, state)
+    checkpoint.prune(folder, keep)
+    return folder / f"step-{step:08d}"
+
+
+def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What the newest checkpoint holds, when nothing is damaged."""
+    said: list[str] = []
+    found = checkpoint.newest(folder, said.append)
+    assert said == []
+    return (checkpoint.load_tensors(found), checkpoint.read_state(found)) if found else None
+
+
 def steps(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
 def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
     made = tensors(1 / 3)
-    path = checkpoint.save(tmp_path / "new" / "checkpoints", 3, made, STATE, keep=1)
-    assert path.name == "step-00000003" and steps(path) == ["state.json", "tensors.safetensors"]
-    found = checkpoint.latest(path.parent)
+    path = save(tmp_path / "new" / "checkpoints", 3, made, STATE, keep=1)
+    assert path.name == "step-00000003" and steps(path) == ["hashes.json", "state.json", "tensors.safetensors"]
+    found = latest(path.parent)
     assert found is not None and found[1] == STATE
     assert found[0].keys() == made.keys()
     assert all(
@@ -36,21 +54,21 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_there_is_none_in_an_empty_folder(tmp_path: Path) -> None:
-    assert checkpoint.latest(tmp_path) is None and checkpoint.latest(tmp_path / "none") is None
+    assert latest(tmp_path) is None and latest(tmp_path / "none") is None
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 9, 10, 100):
-        checkpoint.save(tmp_path, step, tensors(step), {"step": step}, keep=2)
+        save(tmp_path, step, tensors(step), {"step": step}, keep=2)
     assert steps(tmp_path) == ["step-00000010", "step-00000100"]
-    found = checkpoint.latest(tmp_path)
+    found = latest(tmp_path)
     assert found is not None and found[1] == {"step": 100}
 
 
 def test_saving_the_same_step_twice_never_leaves_it_missing(tmp_path: Path) -> None:
-    first = checkpoint.save(tmp_path, 5, tensors(), STATE, keep=1)
+    first = save(tmp_path, 5, tensors(), STATE, keep=1)
     files = {path.name: os.stat(path).st_ino for path in first.iterdir()}
-    assert checkpoint.save(tmp_path, 5, tensors(), STATE, keep=1) == first
+    assert save(tmp_path, 5, tensors(), STATE, keep=1) == first
     assert {path.name: os.stat(path).st_ino for path in first.iterdir()} == files  # not deleted, not even for a moment
     assert steps(tmp_path) == ["step-00000005"]
 
@@ -58,8 +76,8 @@ def test_saving_the_same_step_twice_never_leaves_it_missing(tmp_path: Path) -> N
 def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".writing-00000004").mkdir()
     (tmp_path / ".writing-00000004" / "tensors.safetensors").write_bytes(b"half")
-    assert checkpoint.latest(tmp_path) is None
-    checkpoint.save(tmp_path, 5, tensors(), STATE, keep=2)
+    assert latest(tmp_path) is None
+    save(tmp_path, 5, tensors(), STATE, keep=2)
     assert steps(tmp_path) == ["step-00000005"]
 
 
@@ -67,35 +85,96 @@ def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_harms_no_earlier_checkpoint(
     tmp_path: Path, disk_full: Callable[[int], AbstractContextManager[None]], size: int
 ) -> None:
-    checkpoint.save(tmp_path, 1, tensors(1), {"step": 1}, keep=1)
+    save(tmp_path, 1, tensors(1), {"step": 1}, keep=1)
     large = {"step": 2, "long": "x" * 9000}
     with disk_full(size), pytest.raises(OSError, match="cannot write the checkpoint .*File too large") as caught:
-        checkpoint.save(tmp_path, 2, tensors(2), large, keep=1)
+        save(tmp_path, 2, tensors(2), large, keep=1)
     assert str(caught.value).startswith(str(tmp_path)) and "\n" not in str(caught.value)
     assert "earlier checkpoints are intact" in str(caught.value)
     assert steps(tmp_path) == ["step-00000001"]
-    found = checkpoint.latest(tmp_path)
+    found = latest(tmp_path)
     assert found is not None and found[1] == {"step": 1} and torch.equal(found[0]["weight/a"], tensors(1)["weight/a"])
-    checkpoint.save(tmp_path, 2, tensors(2), large, keep=1)  # and once there is room again, it goes on
+    save(tmp_path, 2, tensors(2), large, keep=1)  # and once there is room again, it goes on
     assert steps(tmp_path) == ["step-00000002"]
 
 
-@pytest.mark.parametrize(
-    "name, content", [("tensors.safetensors", b"\0" * 64), ("tensors.safetensors", None), ("state.json", b'{"step": ')]
-)
-def test_a_damaged_checkpoint_says_how_to_go_on(tmp_path: Path, name: str, content: bytes | None) -> None:
-    for step, advice in ((1, "delete it to start again"), (2, "delete it to continue from the one before")):
-        path = checkpoint.save(tmp_path, step, tensors(), STATE, keep=2) / name
-        intact = path.read_bytes()
-        path.unlink() if content is None else path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=advice) as caught:
-            checkpoint.latest(tmp_path)
-        assert str(caught.value).startswith(f"{path.parent}: damaged checkpoint (") and "\n" not in str(caught.value)
-        path.write_bytes(intact)
+def flip(content: bytes) -> bytes:
+    """One bit of it, in the middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-def test_a_state_that_lacks_something_is_one_line_too(tmp_path):
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "flipped": flip,
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "zeros": lambda content: bytes(len(content)),
+    "gone": lambda content: None,
+}
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "hashes.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path: Path, name: str, damage: str) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step, tensors(step), {"step": step}, keep=3)
+    if (name, damage) == ("hashes.json", "gone"):
+        pytest.skip("as older versions wrote them")
+    file, said = tmp_path / "step-00000003" / name, list[str]()
+    content = DAMAGES[damage](file.read_bytes())
+    file.unlink() if content is None else file.write_bytes(content)
+    assert checkpoint.newest(tmp_path, said.append) == tmp_path / "step-00000002"
+    assert len(said) == 1 and said[0].startswith(f"{tmp_path}/step-00000003: damaged checkpoint (")
+    assert said[0].endswith("); set aside as damaged-00000003, using step-00000002") and "\n" not in said[0]
+    assert steps(tmp_path) == ["damaged-00000003", "step-00000001", "step-00000002"]
+    found = latest(tmp_path)  # and nothing more is said
+    assert found is not None and found[1] == {"step": 2}
+    save(tmp_path, 3, tensors(3), {"step": 3}, keep=1)
+    assert steps(tmp_path) == ["damaged-00000003", "step-00000003"]
+
+
+@pytest.mark.parametrize("count, before", [(1, "there is no other"), (2, "no earlier one is whole")])
+def test_a_run_does_not_begin_anew_by_itself(tmp_path: Path, count: int, before: str) -> None:
+    for step in range(count):
+        path = save(tmp_path, step, tensors(), STATE, keep=9)
+        (path / "tensors.safetensors").write_bytes(b"")
+    for _ in range(2):  # nor at the second try
+        with pytest.raises(CheckpointError, match=f"damaged checkpoint .*, and {before}; delete .* to start") as caught:
+            checkpoint.newest(tmp_path, pytest.fail)
+        assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_checkpoints_of_older_versions_are_read(tmp_path: Path) -> None:
+    """They have no hashes; what is cut short is seen all the same."""
+    for step in (1, 2):
+        (save(tmp_path, step, tensors(step), {"step": step}, keep=2) / "hashes.json").unlink()
+    found = latest(tmp_path)
+    assert found is not None and found[1] == {"step": 2}
+    cut, said = tmp_path / "step-00000002" / "tensors.safetensors", list[str]()
+    cut.write_bytes(cut.read_bytes()[:-1])
+    assert checkpoint.newest(tmp_path, said.append) == tmp_path / "step-00000001" and len(said) == 1
+
+
+def test_files_that_others_write_are_hashed_too(tmp_path: Path) -> None:
+    with checkpoint.writing(tmp_path, 1) as scratch:
+        for rank in range(3):
+            (scratch / f"{rank}.safetensors").write_bytes(bytes(1000 + rank))
+        checkpoint.write_state(scratch, {"step": 1})
+    assert checkpoint.fault(tmp_path / "step-00000001") is None
+    (tmp_path / "step-00000001" / "1.safetensors").write_bytes(bytes(1000))
+    assert checkpoint.fault(tmp_path / "step-00000001") == "1.safetensors is not what was written"
+
+
+def test_hashes_are_those_that_sha256sum_prints(tmp_path: Path) -> None:
+    path = save(tmp_path, 1, tensors(), STATE, keep=1)
+    hashes = json.loads((path / "hashes.json").read_text())["sha256"]
+    assert hashes == {
+        name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in ("state.json", "tensors.safetensors")
+    }
+
+
+def test_a_state_that_lacks_something_is_one_line_too(tmp_path: Path) -> None:
     (tmp_path / "step-00000004").mkdir()
-    with pytest.raises(checkpoint.CheckpointError, match="damaged checkpoint .*stream.*; delete it to start again"):
-        with checkpoint.damage_told(tmp_path):
+    with pytest.raises(CheckpointError, match="damaged checkpoint .*stream.*; delete it to start again"):
+        with checkpoint.damage_told(tmp_path / "step-00000004"):
             {}["stream"]

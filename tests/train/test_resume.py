@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from sfumato.config import Recipe, to_toml
-from sfumato.train.checkpoint import CheckpointError
 from sfumato.train.loop import train
 from sfumato.train.run import RunError
 
@@ -150,18 +149,18 @@ def test_a_full_disk_at_the_very_end_costs_only_the_bundle(
     assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")
 
 
-def test_after_a_damaged_checkpoint_the_advice_works(tmp_path: Path, recipe: Make, outcome: Outcome) -> None:
+def test_after_a_damaged_checkpoint_the_run_goes_on_from_the_one_before(
+    tmp_path: Path, recipe: Make, watch: Callable, outcome: Outcome
+) -> None:
     train(recipe(), tmp_path / "whole")
     train(recipe(), tmp_path / "run")
-    last = tmp_path / "run" / "checkpoints" / "step-00000012"
-    tensors = last / "tensors.safetensors"
-    tensors.write_bytes(tensors.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="delete it to continue from the one before"):
-        train(recipe(), tmp_path / "run")
-    tensors.unlink()
-    (last / "state.json").unlink()
-    last.rmdir()
-    train(recipe(), tmp_path / "run")
+    tensors = tmp_path / "run" / "checkpoints" / "step-00000012" / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1] + b"?")
+    started: list[int] = []
+    said: list[str] = []
+    goes_on = watch(started=lambda first, *others: started.append(first))
+    train(recipe(), tmp_path / "run", watcher=goes_on, say=said.append)
+    assert started == [8] and len(said) == 1 and "set aside as damaged-00000012, using step-00000008" in said[0]
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 

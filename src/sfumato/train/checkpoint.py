@@ -1,81 +1,209 @@
 """Checkpoints: everything a run needs to continue bit for bit, written so that a kill at any moment loses none.
 
-RUN/checkpoints/step-00000200/tensors.safetensors     weights, their average, optimiser moments
-                              state.json              counters, place in the data, loss statistics
+RUN/checkpoints/step-00000200/*.safetensors    weights, their average, optimiser moments
+                              state.json       counters, place in the data, loss statistics
+                              hashes.json      SHA-256 of the other files, so that damage is seen when they are read
+                damaged-00000150/              one that did not agree with its hashes, set aside
 """
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+Say = Callable[[str], None]
+"""Told one line that the user should read."""
+
+_TENSORS, _STATE, _HASHES = "tensors.safetensors", "state.json", "hashes.json"
+_THREADS = 8  # files that are hashed or flushed at a time
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read."""
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int) -> Path:
-    """Write `step-...` under `folder` and delete all but the newest `keep`.
+@contextlib.contextmanager
+def writing(folder: Path, step: int) -> Iterator[Path]:
+    """A new folder whose files become the checkpoint `step-...` under `folder` when the block ends.
 
-    The files are flushed to disk under a temporary name first, so a directory called `step-...` is always complete.
+    Until then it has a temporary name, and its files are hashed and flushed to disk first: what is called `step-...` is
+    always complete. A checkpoint of that step that exists already stays as it is.
 
     Raises:
-        OSError: the disk is full or not writable; earlier checkpoints are intact and the partial one is removed.
+        OSError: the disk is full or not writable; earlier checkpoints are intact and the partial one is removed. Its
+            `errno` is that of the cause, where that is known.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".writing-*"):  # of a run that was killed while it wrote
-        shutil.rmtree(left, ignore_errors=True)
     final, scratch = folder / f"step-{step:08d}", folder / f".writing-{step:08d}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".writing-*"):  # of a run that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
         scratch.mkdir()
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            scratch / "tensors.safetensors",
-        )
-        (scratch / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-        for file in scratch.iterdir():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
+        yield scratch
+        _seal(scratch)
         if not final.exists():  # an interrupt right after a checkpoint; it holds the same already
             os.replace(scratch, final)
+            _flush_names(folder)
     except (SafetensorError, OSError) as error:  # neither says which file
-        raise OSError(f"{scratch}: cannot write the checkpoint ({error}); earlier checkpoints are intact") from None
+        told = OSError(f"{scratch}: cannot write the checkpoint ({error}); earlier checkpoints are intact")
+        told.errno = _errno(error)
+        raise told from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+
+
+def write(scratch: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """The files of a checkpoint that one process writes alone, into the folder that `writing` gives."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch / _TENSORS)
+    write_state(scratch, state)
+
+
+def write_state(scratch: Path, state: dict[str, Any]) -> None:
+    """What `read_state` reads."""
+    (scratch / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Counters, place in the data and whatever else is no tensor."""
+    return json.loads((path / _STATE).read_text(encoding="utf-8"))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """What `write` wrote."""
+    return load_file(path / _TENSORS)
+
+
+def written_alone(path: Path) -> bool:
+    """Whether one process wrote all tensors."""
+    return (path / _TENSORS).exists()
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all checkpoints but the newest `keep`."""
+    for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
-    return final
 
 
-def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest checkpoint's tensors and state, or None when there is none.
+def checkpoints(folder: Path) -> list[Path]:
+    """Those under `folder`, oldest first; nothing is said of whether they are whole."""
+    return sorted(folder.glob("step-*"))
+
+
+def newest(folder: Path, say: Say) -> Path | None:
+    """The newest checkpoint that is whole, or None when there is none at all; newer ones are set aside.
+
+    Args:
+        folder: where they are.
+        say: told of each that is damaged.
 
     Raises:
-        CheckpointError: the newest one is damaged; says how to continue from the one before.
+        CheckpointError: there are some, and none is whole; a run does not begin anew by itself.
     """
-    found = sorted(folder.glob("step-*"))
-    if not found:
-        return None
-    with damage_told(folder):
-        return load_file(found[-1] / "tensors.safetensors"), json.loads((found[-1] / "state.json").read_text())
+    damaged: list[tuple[Path, str]] = []
+    for path in reversed(checkpoints(folder)):
+        why = fault(path)
+        if why is None:
+            for bad, reason in damaged:
+                say(f"{bad}: damaged checkpoint ({reason}); set aside as {_set_aside(bad).name}, using {path.name}")
+            return path
+        damaged.append((path, why))
+    if damaged:
+        path, why = damaged[0]
+        before = "no earlier one is whole" if len(damaged) > 1 else "there is no other"
+        raise CheckpointError(f"{path}: damaged checkpoint ({why}), and {before}; delete {folder} to start again")
+    return None
+
+
+def fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint, in a few words; None: it is whole.
+
+    One without hashes, as older versions wrote them, is whole if its files can be read.
+    """
+    try:
+        read_state(path)
+        if not (path / _HASHES).exists():
+            with safe_open(path / _TENSORS, "pt"):  # compares the file's length with its header
+                return None
+        wanted = json.loads((path / _HASHES).read_text(encoding="utf-8"))["sha256"]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = list(pool.map(digest, [path / name for name in wanted]))
+        changed = [name for name, now in zip(wanted, found, strict=True) if now != wanted[name]]
+        return f"{changed[0]} is not what was written" if changed else None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _first_line(error)
 
 
 @contextlib.contextmanager
-def damage_told(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong with the newest checkpoint into one line that says how to go on."""
+def damage_told(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a run restores a checkpoint into one line that says how to go on."""
     try:
         yield
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         if isinstance(error, ValueError) and not isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
             raise  # it has said it already, such as data that changed
-        found = sorted(folder.glob("step-*"))
-        advice = "delete it to continue from the one before" if len(found) > 1 else "delete it to start again"
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{found[-1]}: damaged checkpoint ({why}); {advice}") from None
+        others = len(checkpoints(path.parent)) > 1
+        advice = "delete it to continue from the one before" if others else "delete it to start again"
+        raise CheckpointError(f"{path}: damaged checkpoint ({_first_line(error)}); {advice}") from None
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal as `sha256sum` prints it."""
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _seal(scratch: Path) -> None:
+    """Write down the hash of each file, while the disk takes them in."""
+    files = sorted(path for path in scratch.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(_THREADS) as pool:
+        flushed = [pool.submit(_flush, file) for file in files]
+        hashes = dict(zip((str(file.relative_to(scratch)) for file in files), pool.map(digest, files), strict=True))
+    for done in flushed:
+        done.result()
+    (scratch / _HASHES).write_text(json.dumps({"sha256": hashes}, indent=1), encoding="utf-8")
+    _flush(scratch / _HASHES)
+    _flush_names(scratch)
+
+
+def _flush(file: Path) -> None:
+    with open(file, "rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _flush_names(folder: Path) -> None:
+    """Make new names in a folder outlive a power cut, where the system can."""
+    with contextlib.suppress(OSError):  # not on Windows, nor on every network file system
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.with_name(path.name.replace("step-", "damaged-"))
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(path, aside)
+    return aside
+
+
+def _errno(error: Exception) -> int | None:
+    """The system's number of an error; safetensors has it in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -4,10 +4,11 @@ import contextlib
 import dataclasses
 import math
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -15,12 +16,15 @@ from sfumato.config import Recipe
 from sfumato.data.cache import Corpus, Progress
 from sfumato.data.sources import content_key
 from sfumato.model.bundle import Bundle
+from sfumato.model.device import resolve_device
 from sfumato.train import checkpoint
 from sfumato.train.denoising import Prepare, Prepared, denoising
 from sfumato.train.memory import keep_buffers
+from sfumato.train.parallel import joined
 from sfumato.train.run import Metrics, num_steps, open_run, open_tokenizer
 from sfumato.train.state import averaged_network, kept_adapter
 
+T = TypeVar("T")
 JUDGE = "held_out_nats_per_token"  # the figure of an evaluation that early stopping goes by; the less the better
 
 
@@ -53,6 +57,7 @@ def train(
     sample: Callable[[Bundle], str] | None = None,
     card: Callable[[Bundle, list[Corpus]], str] | None = None,
     reading: Progress | None = None,
+    say: checkpoint.Say | None = None,
 ) -> tuple[Path | None, int]:
     """Train a recipe, or continue an interrupted run, and write its bundle to `out/model`.
 
@@ -60,11 +65,12 @@ def train(
         recipe: what to train.
         out: the run's folder; with earlier checkpoints in it the run continues, bit for bit on the CPU.
         prepare: makes the network, the data and the step: what is learned, and from what.
-        watcher: told of every step.
+        watcher: told of every step; of processes that train together, that of the first.
         evaluate: called with the averaged model every `train.evaluate_every` steps and at the end.
         sample: called every `train.sample_every` steps; what it returns goes to `out/samples.txt`.
         card: writes the model card of the finished bundle.
         reading: told how much of the data has been tokenised.
+        say: told in a line what went wrong without ending the run; standard error where nothing is given.
 
     Returns:
         The bundle's folder and 0, or None and the signal's number when SIGINT or SIGTERM stopped the run.
@@ -73,50 +79,97 @@ def train(
         ValueError: settings, data, run folder or checkpoint that cannot be used; one line.
         OSError: disk full or not writable; earlier checkpoints are intact.
     """
-    out = Path(out)
+    out, say = Path(out), say or _to_standard_error
     steps = num_steps(recipe)
-    recipe = open_run(recipe, out)
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
-    keep_buffers()
-    run = prepare(recipe, open_tokenizer(recipe, out), steps, reading)
-    state, best = run.state, out / "best"
-    found = checkpoint.latest(out / "checkpoints")
-    if found:
-        with checkpoint.damage_told(out / "checkpoints"):
-            state.restore(*found)
-    if watcher:
-        watcher.started(state.step, steps, sum(p.numel() for p in state.learned.values()), recipe, run.corpora)
-    with contextlib.closing(Metrics(out / "metrics.jsonl", state.step)) as metrics, _interruptible() as interrupt:
-        while not (done := _done(recipe, run, steps)) and not interrupt.signal:
+    with joined(recipe.train, resolve_device(recipe.train.device).type) as processes:
+        watcher = watcher if processes.first else None
+        recipe = processes.agreed(lambda: open_run(recipe, out))
+        if recipe.train.threads:
+            torch.set_num_threads(recipe.train.threads)
+        keep_buffers()
+        tokenizer = processes.in_turn(lambda: open_tokenizer(recipe, out))
+        run = prepare(recipe, tokenizer, steps, reading)
+        state = run.state
+        found = processes.agreed(lambda: checkpoint.newest(out / "checkpoints", say))
+        if found:
+            with checkpoint.damage_told(found):
+                state.restore(found)
+        if watcher:
+            watcher.started(state.step, steps, sum(p.numel() for p in state.learned.values()), recipe, run.corpora)
+        stopped = _steps(recipe, run, out, steps, watcher=watcher, evaluate=evaluate, sample=sample)
+        if stopped:
+            return None, stopped
+        _finish(recipe, run, out, card)
+        return out / "model", 0
+
+
+def _steps(
+    recipe: Recipe,
+    run: Prepared,
+    out: Path,
+    steps: int,
+    *,
+    watcher: Watcher | None,
+    evaluate: Callable[[Bundle, list[Corpus]], dict[str, float]] | None,
+    sample: Callable[[Bundle], str] | None,
+) -> int:
+    """All steps that are left; the number of the signal that stopped them, or 0."""
+    state, processes, checkpoints = run.state, run.state.processes, out / "checkpoints"
+    metrics = Metrics(out / "metrics.jsonl", state.step, silent=not processes.first)
+    with contextlib.closing(metrics), _interruptible() as told:
+        while not _done(recipe, run, steps):
+            if stopped := processes.most(told.signal):
+                state.save(checkpoints, recipe.train.keep)
+                state.settle()
+                return stopped
             record = run.step()
-            last = state.step == steps
-            if evaluate and (last or _due(state.step, recipe.train.evaluate_every)):
-                figures = evaluate(_averaged(recipe, run), run.corpora)
-                record |= figures
-                if recipe.train.patience and JUDGE in figures and _better(run, figures[JUDGE]):
-                    _averaged(recipe, run).save(best)
+            if evaluate and (state.step == steps or _due(state.step, recipe.train.evaluate_every)):
+                record |= _evaluated(recipe, run, out, evaluate)
             if sample and _due(state.step, recipe.train.sample_every):
-                with open(out / "samples.txt", "a", encoding="utf-8") as file:
-                    file.write(f"--- step {state.step}\n{sample(_averaged(recipe, run))}\n")
+                text = _made(recipe, run, sample)
+                if processes.first:
+                    with open(out / "samples.txt", "a", encoding="utf-8") as file:
+                        file.write(f"--- step {state.step}\n{text}\n")
             metrics.write(**record)
             if _done(recipe, run, steps) or _due(state.step, recipe.train.checkpoint_every):
-                state.save(out / "checkpoints", recipe.train.keep)
+                state.save(checkpoints, recipe.train.keep)
             if watcher:
                 watcher.stepped(record)
-        if interrupt.signal and not done:
-            state.save(out / "checkpoints", recipe.train.keep)
-    if not done:
-        return None, interrupt.signal
-    bundle = Bundle.load(best) if best.exists() and state.stale else _averaged(recipe, run)
-    if card:
-        bundle = dataclasses.replace(bundle, card=card(bundle, run.corpora))
-    bundle.save(out / "model", torch.bfloat16)
-    return out / "model", 0
+        state.settle()
+    return 0
+
+
+def _made(recipe: Recipe, run: Prepared, make: Callable[[Bundle], T]) -> T:
+    """What is made of the model as it is now, by the first process for all."""
+    bundle = _averaged(recipe, run)
+    return run.state.processes.agreed(lambda: make(bundle))
+
+
+def _evaluated(
+    recipe: Recipe, run: Prepared, out: Path, evaluate: Callable[[Bundle, list[Corpus]], dict[str, float]]
+) -> dict[str, float]:
+    """The figures of an evaluation; with `train.patience` the best model so far is kept."""
+    figures = _made(recipe, run, lambda bundle: evaluate(bundle, run.corpora))
+    if recipe.train.patience and JUDGE in figures and _better(run, figures[JUDGE]):
+        _made(recipe, run, lambda bundle: bundle.save(out / "best"))
+    return figures
+
+
+def _finish(recipe: Recipe, run: Prepared, out: Path, card: Callable[[Bundle, list[Corpus]], str] | None) -> None:
+    """Write the bundle."""
+
+    def write(bundle: Bundle) -> None:
+        if (out / "best").exists() and run.state.stale:
+            bundle = Bundle.load(out / "best")
+        if card:
+            bundle = dataclasses.replace(bundle, card=card(bundle, run.corpora))
+        bundle.save(out / "model", torch.bfloat16)
+
+    _made(recipe, run, write)
 
 
 def _averaged(recipe: Recipe, run: Prepared) -> Bundle:
-    """The model as it is now, with averaged weights."""
+    """The model as it is now, with averaged weights; in all processes but the first it has none."""
     state = run.state
     made = {"recipe": recipe.name, "steps": state.step, "tokens": state.tokens, "seed": recipe.seed}
     made |= {"torch": torch.__version__, "data": [content_key(source) for source in recipe.data.sources]}
@@ -137,6 +190,10 @@ def _better(run: Prepared, figure: float) -> bool:
     better = math.isfinite(figure) and (state.best == 0 or figure < state.best)
     state.best, state.stale = (figure, 0) if better else (state.best, state.stale + 1)
     return better
+
+
+def _to_standard_error(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _due(step: int, every: int) -> bool:

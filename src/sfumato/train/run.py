@@ -31,6 +31,7 @@ FREE = frozenset(
         "sample_prompt",
         "threads",
         "checkpointing",
+        "shard",
         "data.cache",
     }
 )
@@ -127,9 +128,12 @@ def write_text(path: Path, text: str) -> None:
 class Metrics:
     """metrics.jsonl: one JSON object a line, appended as training goes, cut back to the checkpoint on a restart."""
 
-    def __init__(self, path: Path, step: int):
-        """Keep the lines up to `step` and open for appending."""
+    def __init__(self, path: Path, step: int, *, silent: bool = False):
+        """Keep the lines up to `step` and open for appending; silent: somebody else writes them."""
         self._path = path
+        self._file = None
+        if silent:
+            return
         kept = []
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -144,6 +148,8 @@ class Metrics:
 
     def write(self, **record: Any) -> None:
         """Append one record and flush it; what is not finite becomes null. OSError where the disk is full."""
+        if self._file is None:
+            return
         record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         try:
             self._file.write(json.dumps(record) + "\n")
@@ -153,7 +159,8 @@ class Metrics:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 def num_steps(recipe: Recipe) -> int:
