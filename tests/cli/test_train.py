@@ -256,9 +256,16 @@ def test_a_run_folder_that_is_a_file_is_one_line(recipe: Path, refused: Refused)
     )
 
 
-def test_a_damaged_checkpoint_is_one_line(recipe: Path, tmp_path: Path, refused: Refused):
+def test_a_damaged_checkpoint_is_one_line(recipe: Path, tmp_path: Path, refused: Refused, capsys: Captured):
     words = ["train", str(recipe), "--out", str(tmp_path / "run")]
     assert main(words) == 0
     (tmp_path / "run/checkpoints/step-00000004/tensors.safetensors").write_bytes(b"\0" * 100)
+    capsys.readouterr()
+    assert main(words) == 0
+    err = capsys.readouterr().err
+    assert "step-00000004: damaged checkpoint (tensors.safetensors is not what was written); set aside as" in err
+    assert "continuing at step 2" in err
+    for left in (tmp_path / "run/checkpoints").glob("step-*/tensors.safetensors"):
+        left.write_bytes(b"")
     line = refused(*words)
-    assert "step-00000004: damaged checkpoint" in line and "delete it to continue from the one before" in line
+    assert "damaged checkpoint" in line and "no earlier one is whole; delete" in line

@@ -143,7 +143,7 @@ class Processes:
             good = [n for n in range(1, whole + 1) if config.batch % (n // math.gcd(config.accumulate, n)) == 0]
             raise ConfigError(
                 f"train.batch = {config.batch} and train.accumulate = {config.accumulate}: rows that cannot be "
-                f"divided among {self.count} processes; use {', '.join(map(str, good[:12]))} processes, or another batch"
+                f"divided among {self.count} processes; use {', '.join(map(str, good[:12]))} of them, or another batch"
             )
         return rows, config.accumulate // common
 
