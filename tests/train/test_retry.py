@@ -14,11 +14,7 @@ from sfumato.train.retry import FULL, PASSES, STAYS, kind, retried
 
 PAUSES = retry.PAUSES
 Limit = Callable[[int], AbstractContextManager[None]]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "PAUSES", (0.0, 0.001, 0.002))
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def failing(times: int, number: int) -> Callable[[], str]:

@@ -162,7 +162,7 @@ def test_a_restored_state_is_the_state_with_its_history(tmp_path: Path, recipe: 
     step.state.save(tmp_path, keep=1)
     found = checkpoint.newest(tmp_path, pytest.fail)
     assert found is not None
-    fresh.state.restore(checkpoint.load_tensors(found), checkpoint.read_state(found))
+    fresh.state.restore(found)
     for name in ("step", "tokens", "skipped", "loss_mean", "loss_square"):
         assert getattr(fresh.state, name) == getattr(step.state, name) > 0, name
     assert equal(weights(step), weights(fresh)) and fresh.state.stream.state() == step.state.stream.state()

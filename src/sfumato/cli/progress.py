@@ -49,13 +49,18 @@ class Bar:
 
 
 @contextmanager
-def progress() -> Iterator[Bar]:
-    """A `Bar` for as long as the block runs; it leaves nothing behind but the lines that were said."""
+def progress(*, silent: bool = False) -> Iterator[Bar]:
+    """A `Bar` for as long as the block runs; it leaves nothing behind but the lines that were said.
+
+    Silent: not even these, since another process says them.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-    console = Console(stderr=True)
-    drawn = sys.stderr.isatty() and not console.is_dumb_terminal  # FORCE_COLOR makes no terminal of a log file
+    console = Console(stderr=True, quiet=silent)
+    drawn = (
+        not silent and sys.stderr.isatty() and not console.is_dumb_terminal
+    )  # FORCE_COLOR makes no terminal of a log file
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -1,6 +1,7 @@
 """`sfumato train`: train a model from a recipe, or continue a run that was stopped."""
 
 import math
+import os
 import shlex
 import signal
 from collections.abc import Mapping
@@ -53,20 +54,28 @@ def follow(options: Options, out: TextIO, *, tuned: bool = False) -> int:
     else:
         from sfumato.train.loop import train as begin
 
+    from sfumato.train.parallel import ElsewhereError
+
     check_text(recipe.train.sample_prompt, "train.sample_prompt")
-    with progress() as bar:
+    speaks = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one
+    with progress(silent=not speaks) as bar:
         watch = Watch(folder, bar)
         bar.begin("reading the data")
-        model, number = begin(
-            recipe,
-            folder,
-            watcher=watch,
-            evaluate=watch.evaluate,
-            sample=watch.sample,
-            card=watch.card,
-            reading=watch.reading,
-            say=bar.say,
-        )
+        try:
+            model, number = begin(
+                recipe,
+                folder,
+                watcher=watch,
+                evaluate=watch.evaluate,
+                sample=watch.sample,
+                card=watch.card,
+                reading=watch.reading,
+                say=bar.say,
+            )
+        except ElsewhereError:
+            return 2
+    if not speaks:
+        return 128 + number if number else 0
     last = watch.last_record()
     result = {"run": str(folder), "model": str(model) if model else None, "steps": watch.steps, **last}
     if options.json:

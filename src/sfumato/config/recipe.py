@@ -196,6 +196,9 @@ class TrainConfig:
     device: str = option("auto", "where to train", ("auto", "cpu", "cuda", "mps"))
     compile: bool = option(False, "compile the network with torch.compile")
     checkpointing: bool = option(False, "recompute activations in the backward pass (saves memory)")
+    shard: int = option(
+        0, "of the processes that train together, how many share one copy of the weights; 0 = all", at_least=0
+    )
     checkpoint_every: int = option(200, "steps between checkpoints", at_least=1)
     keep: int = option(2, "number of checkpoints kept", at_least=1)
     on_spike: str = option(

@@ -81,8 +81,8 @@ class Stream:
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # of each corpus: the epoch, and its documents shuffled
         self._begin([0] * len(corpora), [0] * len(corpora), 0)
 
-    def rows(self, count: int) -> Batch:
-        """The next `count` rows, all ranks and accumulation steps together."""
+    def rows(self, count: int, rank: int = 0, world: int = 1) -> Batch:
+        """Of the next `count` rows, those of one of the processes that train together: g with g % world == rank."""
         taken: list[list[_Text]] = []
         while len(taken) < count:
             if self._row == len(self._page):
@@ -90,7 +90,7 @@ class Stream:
             new = self._page[self._row : self._row + count - len(taken)]
             taken += _cut(self._documents, new)
             self._row += len(new)
-        return _batch(taken, self._context, self._tokenizer)
+        return _batch(taken[rank::world], self._context, self._tokenizer)
 
     def state(self) -> dict[str, Any]:
         """Where the stream is, in plain numbers and text that JSON can hold."""

@@ -8,7 +8,7 @@ Shape letters: B rows, Q positions run, K key positions, N scored positions, D w
 E head width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, Union
 
 import torch
@@ -224,14 +224,25 @@ class Transformer(nn.Module):
         return Transformer(self.config, never_written=self.forbidden_V.isinf().nonzero().flatten().tolist())
 
     def initialise(self, seed: int) -> "Transformer":
-        """Draw the weights: normal with sd 1/sqrt(fan-in), 0 for what writes to the residual stream."""
+        """Take the weights that are `drawn`."""
+        with torch.no_grad():
+            for (_, parameter), (_, value) in zip(self.named_parameters(), self.drawn(seed), strict=True):
+                parameter.copy_(value)
+        return self
+
+    def drawn(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """Weights before training, one by one; this network's own are not touched.
+
+        Normal with sd 1/sqrt(fan-in), 0 for what writes to the residual stream, 1 for gains.
+        """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if name.endswith(("out.weight", "down.weight", "time.2.weight", "gap.weight", ".bias")):
-                nn.init.zeros_(parameter)
+                yield name, torch.zeros(parameter.shape)
             elif parameter.ndim == 2:
-                nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5, generator=generator)
-        return self
+                yield name, torch.empty(parameter.shape).normal_(std=parameter.shape[1] ** -0.5, generator=generator)
+            else:
+                yield name, torch.ones(parameter.shape)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Vectors (..., E) of tokens (...), of unit mean square, on the network's device: what is noised.

@@ -57,7 +57,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         else:
             os.replace(scratch, folder)
     except (SafetensorError, OSError) as error:  # neither says which file
-        raise unwritten(f"{folder}: cannot write the bundle ({error}); what was there before is intact", error) from None
+        raise unwritten(
+            f"{folder}: cannot write the bundle ({error}); what was there before is intact", error
+        ) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

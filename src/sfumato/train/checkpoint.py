@@ -82,6 +82,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return load_file(path / _TENSORS)
 
 
+def written_alone(path: Path) -> bool:
+    """Whether one process wrote all tensors."""
+    return (path / _TENSORS).exists()
+
+
 def prune(folder: Path, keep: int, also: Collection[int] = ()) -> None:
     """Delete all checkpoints but the newest `keep`, and those of the steps `also`."""
     for old in checkpoints(folder)[:-keep]:

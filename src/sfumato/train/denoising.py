@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from sfumato.config import ConfigError, Recipe
 from sfumato.data.batches import Stream
@@ -24,11 +25,13 @@ from sfumato.model.bundle import (
     without_weights,
 )
 from sfumato.model.lora import add_adapters
+from sfumato.model.transformer import Transformer
 from sfumato.process import Growing, build_process
 from sfumato.text.chat import ChatTemplate
 from sfumato.text.interface import AnyTokenizer
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.optimiser import build_optimisers
+from sfumato.train.parallel import Processes, here
 from sfumato.train.run import device_of
 from sfumato.train.state import Rows, State
 from sfumato.train.step import Step
@@ -72,7 +75,8 @@ def denoising(
         ValueError: settings or data that cannot be used; one line.
     """
     config = described(recipe, tokenizer, chat, shift)
-    corpora = open_corpora(recipe.data, tokenizer, reading, turns(config) if chat else None)
+    encoder = turns(config) if chat else None
+    corpora = here().in_turn(lambda: open_corpora(recipe.data, tokenizer, reading, encoder))
     weights = [source.weight for source in recipe.data.sources]
     denoiser = network(recipe, config)
     stream = Stream(corpora, weights, context=recipe.model.context, tokenizer=tokenizer, seed=recipe.seed)
@@ -166,18 +170,38 @@ def network(recipe: Recipe, config: BundleConfig) -> Network:
     Raises:
         ValueError: weights that do not fit, or adapters of nothing; one line.
     """
-    with without_weights() if recipe.init else contextlib.nullcontext():  # never two copies of them
+    processes, (device, dtype) = here(), device_of(recipe)
+    # A network of our own is shared before it has weights, so that no process ever holds all of them.
+    apart = processes.mesh is not None and config.foreign is None and not recipe.lora.rank
+    with without_weights() if recipe.init or apart else contextlib.nullcontext():  # never two copies of them
         denoiser = build_network(
             config, gradient_checkpointing=recipe.train.checkpointing, dropout=recipe.train.dropout
         )
+    if apart:
+        assert isinstance(denoiser, Transformer)
+        weights = _weights(denoiser, config, recipe.init) if recipe.init else denoiser.drawn(recipe.seed)
+        processes.share(denoiser, dtype, compiled=recipe.train.compile)
+        _fill(denoiser, weights, processes)
+        return denoiser.to(device)
     if recipe.init:
-        _take_weights(denoiser, config, recipe.init)
+        # Copies, since a public model's weights may be pages of its files; one by one, since they may be large.
+        copies = {name: value.clone() for name, value in _weights(denoiser, config, recipe.init)}
+        denoiser.load_state_dict(copies, assign=True)
     else:
         denoiser.initialise(recipe.seed)
     if recipe.lora.rank:
         _check_base(recipe, config)
         add_adapters(denoiser, recipe.lora, recipe.seed)
-    return denoiser.to(device_of(recipe)[0])
+    denoiser = denoiser.to(device)
+    processes.share(denoiser, dtype, compiled=recipe.train.compile)
+    return denoiser
+
+
+def _fill(denoiser: Transformer, weights: Iterable[tuple[str, torch.Tensor]], processes: Processes) -> None:
+    """Give a network that is shared and empty this process's part of each weight."""
+    like = denoiser.state_dict()
+    parts = {name: nn.Parameter(processes.part(value, like[name])) for name, value in weights}
+    denoiser.load_state_dict(parts, assign=True)
 
 
 def _check_base(recipe: Recipe, config: BundleConfig) -> None:
@@ -194,7 +218,7 @@ def _check_base(recipe: Recipe, config: BundleConfig) -> None:
 
 def new_state(recipe: Recipe, denoiser: Network, stream: Rows) -> State:
     """The state before the first step."""
-    state = State(denoiser, build_optimisers(denoiser, recipe.train), {}, stream)
+    state = State(denoiser, build_optimisers(denoiser, recipe.train), {}, stream, processes=here())
     if recipe.train.ema:
         state.average = {name: p.detach().clone() for name, p in state.learned.items()}
     if recipe.lora.rank:
@@ -202,8 +226,8 @@ def new_state(recipe: Recipe, denoiser: Network, stream: Rows) -> State:
     return state
 
 
-def _take_weights(denoiser: Network, config: BundleConfig, init: str) -> None:
-    """Start from a bundle's weights; layout, process and context may differ, sizes not.
+def _weights(denoiser: Network, config: BundleConfig, init: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """A bundle's weights, one by one; layout, process and context may differ from this network's, sizes not.
 
     A network with fewer layers takes evenly chosen ones, the first and the last among them.
 
@@ -216,17 +240,18 @@ def _take_weights(denoiser: Network, config: BundleConfig, init: str) -> None:
             f"init {init}: its weights are quantised ({bundle.config.quantised.kinds}), and codes do not learn; train "
             "the model that it was made from, and compress the result"
         )
-    expected = denoiser.state_dict()
+    expected = {name: tensor.shape for name, tensor in denoiser.state_dict().items()}
     state = _thinned(bundle.denoiser.state_dict(), bundle.config.model.layers, config.model.layers)
     del bundle
     for name in sorted(state.keys() | expected.keys()):
-        found, wanted = (list(t[name].shape) if name in t else "absent" for t in (state, expected))
+        found = list(state[name].shape) if name in state else "absent"
+        wanted = list(expected[name]) if name in expected else "absent"
         if found != wanted:
             raise ValueError(
                 f"init {init}: {name} is {found} there, this recipe's model asks for {wanted}; use its sizes"
             )
-    # Copies, since a public model's weights may be pages of its files; one by one, since they may be large.
-    denoiser.load_state_dict({name: state.pop(name).clone() for name in list(state)}, assign=True)
+    for name in list(state):
+        yield name, state.pop(name)
 
 
 def _thinned(state: dict[str, torch.Tensor], layers: int, wanted: int) -> dict[str, torch.Tensor]:

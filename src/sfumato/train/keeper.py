@@ -33,6 +33,9 @@ class Keeper:
         Raises:
             OSError: it cannot be written although it must, for the third time in a row, or for a reason that stays.
         """
+        if not self._state.finite():  # the last checkpoint is better, and stays the newest
+            self._say(f"step {self._state.step}: not saved, weights or moments are not finite")
+            return
         alert = must or bool(self._missed) or not self._settled()
         try:
             retried(lambda: self._write(wait=alert), self._say, self._cure)
@@ -80,4 +83,4 @@ class Keeper:
         least = next(iter([*sorted(self._folder.glob("damaged-*")), *found]), None)
         if least and whole and least != whole:
             checkpoint.discard(least)
-            self._say(f"{least}: deleted to make room; {whole.name} is whole")
+            self._say(f"{least}: deleted, since the disk is full; {whole.name} is whole")

@@ -7,9 +7,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -17,17 +16,20 @@ from sfumato.config import Recipe
 from sfumato.data.cache import Corpus, Progress
 from sfumato.data.sources import content_key
 from sfumato.model.bundle import Bundle
+from sfumato.model.device import resolve_device
 from sfumato.train import checkpoint
 from sfumato.train.denoising import Prepare, Prepared, denoising
 from sfumato.train.journal import Journal
 from sfumato.train.keeper import Keeper
 from sfumato.train.memory import keep_buffers
+from sfumato.train.parallel import joined
 from sfumato.train.retry import Say, retried
 from sfumato.train.rollback import look_after
 from sfumato.train.run import Metrics, num_steps, open_run, open_tokenizer
 from sfumato.train.state import averaged_network, kept_adapter
 from sfumato.train.watchdog import LONGER, Watchdog
 
+T = TypeVar("T")
 JUDGE = "held_out_nats_per_token"  # the figure of an evaluation that early stopping goes by; the less the better
 
 
@@ -68,7 +70,7 @@ def train(
         recipe: what to train.
         out: the run's folder; with earlier checkpoints in it the run continues, bit for bit on the CPU.
         prepare: makes the network, the data and the step: what is learned, and from what.
-        watcher: told of every step.
+        watcher: told of every step; of processes that train together, that of the first.
         evaluate: called with the averaged model every `train.evaluate_every` steps and at the end.
         sample: called every `train.sample_every` steps; what it returns goes to `out/samples.txt`.
         card: writes the model card of the finished bundle.
@@ -84,65 +86,110 @@ def train(
     """
     out, say = Path(out), say or _to_standard_error
     steps = num_steps(recipe)
-    recipe = open_run(recipe, out)
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
-    keep_buffers()
-    run = prepare(recipe, open_tokenizer(recipe, out), steps, reading)
-    state, best = run.state, out / "best"
-    found = checkpoint.newest(out / "checkpoints", say)
-    if found:
-        with checkpoint.damage_told(found):
-            state.restore(checkpoint.load_tensors(found), checkpoint.read_state(found))
-    if watcher:
-        watcher.started(state.step, steps, sum(p.numel() for p in state.learned.values()), recipe, run.corpora)
-    keeper, config = Keeper(out / "checkpoints", recipe.train.keep, say), recipe.train
+    with joined(recipe.train, resolve_device(recipe.train.device).type) as processes:
+        watcher = watcher if processes.first else None
+        recipe = processes.agreed(lambda: open_run(recipe, out))
+        if recipe.train.threads:
+            torch.set_num_threads(recipe.train.threads)
+        keep_buffers()
+        tokenizer = processes.in_turn(lambda: open_tokenizer(recipe, out))
+        run = prepare(recipe, tokenizer, steps, reading)
+        state = run.state
+        found = processes.agreed(lambda: checkpoint.newest(out / "checkpoints", say))
+        if found:
+            with checkpoint.damage_told(found):
+                state.restore(found)
+        if watcher:
+            watcher.started(state.step, steps, sum(p.numel() for p in state.learned.values()), recipe, run.corpora)
+        stopped = _steps(recipe, run, out, steps, watcher=watcher, evaluate=evaluate, sample=sample, say=say)
+        if stopped:
+            return None, stopped
+        _finish(recipe, run, out, card, say)
+        return out / "model", 0
+
+
+def _steps(
+    recipe: Recipe,
+    run: Prepared,
+    out: Path,
+    steps: int,
+    *,
+    watcher: Watcher | None,
+    evaluate: Callable[[Bundle, list[Corpus]], dict[str, float]] | None,
+    sample: Callable[[Bundle], str] | None,
+    say: Say,
+) -> int:
+    """All steps that are left; the number of the signal that stopped them, or 0."""
+    state, processes, config, checkpoints = run.state, run.state.processes, recipe.train, out / "checkpoints"
+    keeper, stopped = Keeper(state, checkpoints, config.keep, say), 0
     with (
-        contextlib.closing(Metrics(out / "metrics.jsonl", state.step, say)) as metrics,
+        contextlib.closing(Metrics(out / "metrics.jsonl", state.step, say, silent=not processes.first)) as metrics,
         contextlib.closing(Journal(out / "samples.txt", say)) as samples,
-        Watchdog(out, config.hang_after) as watchdog,
-        _interruptible() as interrupt,
+        Watchdog(out, config.hang_after, processes.rank) as watchdog,
+        _interruptible() as told,
     ):
-        while not (done := _done(recipe, run, steps)) and not interrupt.signal:
-            record = run.step()
-            last = state.step == steps
-            saves, samples_now = (
-                last or _due(state.step, config.checkpoint_every),
-                _due(state.step, config.sample_every),
-            )
-            evaluates = last or _due(state.step, config.evaluate_every)
-            busy = saves or samples_now or evaluates
-            watchdog.fed(LONGER if busy else 1)
-            look_after(state, config, out / "checkpoints", say, closely=saves or evaluates)
+        while not _done(recipe, run, steps) and not (stopped := processes.most(told.signal)):
+            record, last = run.step(), state.step == steps
+            evaluates = bool(evaluate) and (last or _due(state.step, config.evaluate_every))
+            samples_now = bool(sample) and _due(state.step, config.sample_every)
+            saves = last or _due(state.step, config.checkpoint_every)
+            patience = LONGER if evaluates or samples_now or saves else 1
+            watchdog.fed(patience)
+            look_after(state, config, checkpoints, say, closely=evaluates or saves)
+            record["rollbacks"] = state.spikes.rollbacks
             if evaluate and evaluates:
-                figures = evaluate(_averaged(recipe, run), run.corpora)
-                record |= figures
-                if config.patience and JUDGE in figures and _better(run, figures[JUDGE]):
-                    retried(partial(_averaged(recipe, run).save, best), say)
+                record |= _evaluated(recipe, run, out, evaluate, say)
             if sample and samples_now:
-                samples.add(f"--- step {state.step}\n{sample(_averaged(recipe, run))}\n")
-            metrics.write(**record, rollbacks=state.spikes.rollbacks)
+                text = _made(recipe, run, sample)
+                if processes.first:
+                    samples.add(f"--- step {state.step}\n{text}\n")
+            metrics.write(**record)
             if (over := _done(recipe, run, steps)) or saves:
                 state.spikes.saving(state.step, config.checkpoint_every, config.keep)
-                keeper.save(state, must=over)
+                keeper.save(must=over)
             if watcher:
                 watcher.stepped(record)
-            watchdog.fed(LONGER if busy else 1)  # for others, who wait for what only one process does
-        if interrupt.signal and not done:
-            keeper.save(state, must=True)
+            watchdog.fed(patience)  # the others wait in their next step for what the first one does alone
+        if stopped:
+            keeper.save(must=True)
         metrics.finish()
         samples.finish()
-    if not done:
-        return None, interrupt.signal
-    bundle = Bundle.load(best) if best.exists() and state.stale else _averaged(recipe, run)
-    if card:
-        bundle = dataclasses.replace(bundle, card=card(bundle, run.corpora))
-    retried(lambda: bundle.save(out / "model", torch.bfloat16), say)
-    return out / "model", 0
+    return stopped
+
+
+def _made(recipe: Recipe, run: Prepared, make: Callable[[Bundle], T]) -> T:
+    """What is made of the model as it is now, by the first process for all."""
+    bundle = _averaged(recipe, run)
+    return run.state.processes.agreed(lambda: make(bundle))
+
+
+def _evaluated(
+    recipe: Recipe, run: Prepared, out: Path, evaluate: Callable[[Bundle, list[Corpus]], dict[str, float]], say: Say
+) -> dict[str, float]:
+    """The figures of an evaluation; with `train.patience` the best model so far is kept."""
+    figures = _made(recipe, run, lambda bundle: evaluate(bundle, run.corpora))
+    if recipe.train.patience and JUDGE in figures and _better(run, figures[JUDGE]):
+        _made(recipe, run, lambda bundle: retried(lambda: bundle.save(out / "best"), say))
+    return figures
+
+
+def _finish(
+    recipe: Recipe, run: Prepared, out: Path, card: Callable[[Bundle, list[Corpus]], str] | None, say: Say
+) -> None:
+    """Write the bundle."""
+
+    def write(bundle: Bundle) -> None:
+        if (out / "best").exists() and run.state.stale:
+            bundle = Bundle.load(out / "best")
+        if card:
+            bundle = dataclasses.replace(bundle, card=card(bundle, run.corpora))
+        retried(lambda: bundle.save(out / "model", torch.bfloat16), say)
+
+    _made(recipe, run, write)
 
 
 def _averaged(recipe: Recipe, run: Prepared) -> Bundle:
-    """The model as it is now, with averaged weights."""
+    """The model as it is now, with averaged weights; in all processes but the first it has none."""
     state = run.state
     made = {"recipe": recipe.name, "steps": state.step, "tokens": state.tokens, "seed": recipe.seed}
     made |= {"torch": torch.__version__, "data": [content_key(source) for source in recipe.data.sources]}

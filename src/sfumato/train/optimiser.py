@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sfumato.config import TrainConfig
 from sfumato.model.bundle import Network
 from sfumato.train.moments import AdamW8bit, Memory8bit, pieces
+from sfumato.train.parallel import local, on_wholes
 
 TOGETHER = 2**26  # numbers whose update is worked out at a time
 
@@ -51,19 +52,21 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                count = max(1, TOGETHER // shape.numel())
+                count = max(1, TOGETHER // max(1, local(parameters[0]).numel()))
                 for begin in range(0, len(parameters), count):
                     self._update(parameters[begin : begin + count], shape, group)
 
     def _update(self, parameters: list[Tensor], shape: torch.Size, group: dict[str, Any]) -> None:
         momenta = [self._momentum(p) for p in parameters]
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = [local(p.grad) for p in parameters if p.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-        nesterov = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+        nesterov = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"])).to(self.dtype)
         for parameter, momentum in zip(parameters, momenta, strict=True):
             self._keep(parameter, momentum)
         scale = max(1.0, shape[0] / shape[1]) ** 0.5
-        update = orthogonalise(nesterov.to(self.dtype), group["steps"]) * (-group["lr"] * scale)
+        update = on_wholes(lambda matrix_GMN: orthogonalise(matrix_GMN, group["steps"]), nesterov, like=parameters[0])
+        update *= -group["lr"] * scale
+        parameters = [local(p) for p in parameters]
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()))
@@ -76,7 +79,7 @@ class Muon(torch.optim.Optimizer):
         elif not state:
             state["momentum"] = torch.zeros_like(parameter)
         if self.memory is None:
-            return state["momentum"]
+            return local(state["momentum"])
         parts = [self.memory.read(state, *piece) for piece in pieces(parameter.numel())]
         return torch.cat(parts).view_as(parameter).to(parameter.dtype)
 

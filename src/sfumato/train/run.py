@@ -34,6 +34,7 @@ FREE = frozenset(
         "sample_prompt",
         "threads",
         "checkpointing",
+        "shard",
         "data.cache",
         "on_spike",
         "spikes",
@@ -134,8 +135,18 @@ def write_text(path: Path, text: str) -> None:
 class Metrics:
     """metrics.jsonl: one JSON object a line, appended as training goes, cut back to the checkpoint on a restart."""
 
-    def __init__(self, path: Path, step: int, say: Say):
-        """Keep the lines up to `step`; `say` is told when the disk takes no more."""
+    def __init__(self, path: Path, step: int, say: Say, *, silent: bool = False):
+        """Keep the lines up to `step`.
+
+        Args:
+            path: the file.
+            step: where training goes on.
+            say: told when the disk takes no more.
+            silent: somebody else writes them.
+        """
+        self._journal = None if silent else Journal(path, say)
+        if silent:
+            return
         kept = []
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -146,20 +157,22 @@ class Metrics:
                 if isinstance(record, dict) and record.get("step", step + 1) <= step:
                     kept.append(line)
         write_text(path, "".join(line + "\n" for line in kept))
-        self._journal = Journal(path, say)
 
     def write(self, **record: Any) -> None:
         """Append one record, as soon as the disk takes it; what is not finite becomes null."""
-        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        self._journal.add(json.dumps(record) + "\n")
+        if self._journal:
+            record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+            self._journal.add(json.dumps(record) + "\n")
 
     def finish(self) -> None:
         """See that all is written. OSError: the disk does not take it."""
-        self._journal.finish()
+        if self._journal:
+            self._journal.finish()
 
     def close(self) -> None:
         """Close the file."""
-        self._journal.close()
+        if self._journal:
+            self._journal.close()
 
 
 def num_steps(recipe: Recipe) -> int:

@@ -1,9 +1,9 @@
 """What is done about steps that went wrong: skip them, and when too many come in a row, go back.
 
-A step whose loss or gradient is not finite, or whose loss is far above its running mean, is skipped. If the loss does not
-come down again, the weights themselves have gone astray, and no number of skipped steps brings them back. Then the run
-takes the weights, moments and averages of an earlier checkpoint and goes on with them: the steps, the data and the noise
-go on where they are. So what was learned since that checkpoint is given up, as if all those steps had been skipped, the
+A step whose loss or gradient is not finite, or whose loss is far above its running mean, is skipped. If the loss does
+not come down again, the weights themselves have gone astray, and no number of skipped steps brings them back. Then the
+run takes the weights, moments and averages of an earlier checkpoint and goes on with them; steps, data and noise go on
+where they are. So what was learned since that checkpoint is given up, as if all those steps had been skipped, the
 batches that may have caused it are never seen again, and no number of a step comes twice.
 
 Source: Chowdhery et al. 2022 (PaLM, 2204.02311, section 5.1), who restarted about 100 steps before a spike and skipped

@@ -1,6 +1,7 @@
 """Everything that changes during training, and how it is kept in a checkpoint."""
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,8 @@ from sfumato.config import Recipe
 from sfumato.model.adapter import Adapter, AdapterConfig, base_name
 from sfumato.model.bundle import Network, find_bundle
 from sfumato.model.lora import adapter_of, merged, scale_of
-from sfumato.train import checkpoint
+from sfumato.train import checkpoint, sharded
+from sfumato.train.parallel import ALONE, Processes, local
 from sfumato.train.spikes import Spikes
 
 
@@ -47,50 +49,91 @@ class State:
     spikes: Spikes = field(default_factory=Spikes)
     base: str = ""
     """SHA-256 of the weights that do not learn, since adapters do in their place."""
+    processes: Processes = ALONE
     others: dict[str, Tensor] = field(default_factory=dict)
     """What else a method changes as it goes, such as a teacher's weights; changed in place."""
 
     COUNTERS = ("step", "tokens", "skipped", "loss_mean", "loss_square", "best", "stale")
-
-    def finite(self) -> bool:
-        """Whether all that the next steps are made from is a number."""
-        found = [*self.learned.values(), *self.average.values()]
-        found += [
-            value for optimiser in self.optimisers for kept in optimiser.state.values() for value in kept.values()
-        ]
-        return all(torch.stack([t.isfinite().all() for t in found if t.is_floating_point()]).tolist())
 
     @property
     def learned(self) -> dict[str, Tensor]:
         """The weights that training changes, by name."""
         return {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
 
+    def finite(self) -> bool:
+        """Whether weights, averages and moments are numbers, in all processes."""
+        found = [*self.learned.values(), *self.average.values()]
+        for optimiser in self.optimisers:
+            found += [value for kept in optimiser.state.values() for value in kept.values()]
+        good = torch.stack([local(t).isfinite().all() for t in found if t.is_floating_point()]).all()
+        return not self.processes.most(int(not good))
+
+    @cached_property
+    def _writer(self) -> sharded.Writer:
+        return sharded.Writer(self.processes)
+
     def save(self, folder: Path, keep: int) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; shared weights are written while training goes on, see `settle`.
+
+        Raises:
+            OSError: it cannot be written, or the one before could not.
+        """
+        tensors, about = self._tensors(), self._about()
+        if self.processes.mesh is not None:
+            self._writer.begin(folder, self.step, tensors, about, keep)
+            return
+        self.processes.agreed(lambda: _write(folder, self.step, tensors, about, keep))
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is on the disk. OSError: it cannot be written."""
+        if self.processes.mesh is not None:
+            self._writer.finish()
+
+    def _about(self) -> dict[str, Any]:
+        """What is no tensor; complete in the first process only."""
+        found = self.processes.gathered(self.stream.state()) or [{}]
+        merged = getattr(self.stream, "merged", None)
+        stream = merged(found) if merged and self.processes.first else found[0]
+        counters = {name: getattr(self, name) for name in self.COUNTERS}
+        return counters | {"base": self.base, "spikes": asdict(self.spikes), "stream": stream}
+
+    def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"weight/{name}": p for name, p in self.learned.items()}
         tensors |= {f"average/{name}": value for name, value in self.average.items()}
         tensors |= {f"other/{name}": value for name, value in self.others.items()}
         for i, optimiser in enumerate(self.optimisers):
             for j, parameter in enumerate(_parameters(optimiser)):
                 tensors |= {f"optimiser/{i}/{j}/{k}": v for k, v in optimiser.state[parameter].items()}
-        counters = {name: getattr(self, name) for name in self.COUNTERS}
-        others = {"base": self.base, "spikes": asdict(self.spikes), "stream": self.stream.state()}
-        with checkpoint.writing(folder, self.step) as scratch:
-            checkpoint.write(scratch, tensors, counters | others)
-        checkpoint.prune(folder, keep, self.spikes.good)
+        return tensors
 
-    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Continue from a checkpoint. ValueError: the data, or what the adapters belong to, has changed since."""
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint, of any number of processes.
+
+        Raises:
+            ValueError: the data, or what the adapters belong to, has changed since.
+        """
+        state = checkpoint.read_state(path)
+        tensors = self._read(path)
         if state.get("base", "") != self.base:
             raise ValueError("init: its weights have changed since this run began; restore them, or start a new run")
         self.stream.restore(state["stream"])
         for name in self.COUNTERS:
             setattr(self, name, state.get(name, 0))
         self.spikes = Spikes(**state.get("spikes", {}))
-        self.fill(tensors)
+        self._take_over(tensors)
 
-    def fill(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what a checkpoint holds of weights, averages and moments, and nothing else."""
+    def go_back(self, path: Path) -> int:
+        """Take over weights, averages and moments of an earlier checkpoint, and nothing else; the step it is of."""
+        state = checkpoint.read_state(path)
+        self._take_over(self._read(path))
+        self.loss_mean, self.loss_square = state["loss_mean"], state["loss_square"]
+        return state["step"]
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        alone = self.processes.mesh is None and checkpoint.written_alone(path)
+        return checkpoint.load_tensors(path) if alone else sharded.read(path, self._like)
+
+    def _take_over(self, tensors: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self.learned.items():
                 parameter.copy_(tensors[f"weight/{name}"])
@@ -105,20 +148,52 @@ class State:
                     if key.startswith(prefix):
                         optimiser.state[parameter][key.removeprefix(prefix)] = value.to(parameter.device)
 
+    def _like(self, name: str, size: torch.Size, dtype: torch.dtype) -> Tensor:
+        """What a tensor of a checkpoint is read into."""
+        kind, _, rest = name.partition("/")
+        kept = {"weight": self.learned, "average": self.average, "other": self.others}.get(kind, {}).get(rest)
+        if kept is not None:
+            return kept.detach()
+        if kind == "optimiser":
+            i, j, _ = rest.split("/")
+            parameter = _parameters(self.optimisers[int(i)])[int(j)]
+            if parameter.shape == size:
+                return torch.zeros_like(parameter, dtype=dtype).detach()
+        return torch.zeros(size, dtype=dtype)
+
+
+def _write(folder: Path, step: int, tensors: dict[str, Tensor], about: dict[str, Any], keep: int) -> None:
+    with checkpoint.writing(folder, step) as scratch:
+        checkpoint.write(scratch, tensors, about)
+    checkpoint.prune(folder, keep, about["spikes"]["good"])
+
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 def averaged_network(state: State) -> Network:
-    """A copy of the network with the averaged weights, adapters merged into them, in evaluation mode."""
-    copy = state.denoiser.blank().to(state.denoiser.forbidden_V.device)
+    """A copy of the network with the averaged weights, adapters merged into them, in evaluation mode.
+
+    Of processes that train together all must ask, and only the first gets it; the others the network as it is.
+    """
     weights = dict(state.denoiser.named_parameters()) | state.average
-    copy.load_state_dict(merged(state.denoiser, weights))
+    device = state.denoiser.forbidden_V.device
+    if state.processes.mesh is not None:
+        weights = dict(state.processes.collected(weights, device))
+    if not state.processes.first:
+        return state.denoiser
+    copy = state.denoiser.blank().to(device)
+    copy.load_state_dict(merged(state.denoiser, weights), assign=state.processes.mesh is not None)
     return copy.eval().requires_grad_(False)
 
 
-def kept_adapter(recipe: Recipe, state: State) -> Adapter:
-    """The averaged adapters, and whose they are."""
+def kept_adapter(recipe: Recipe, state: State) -> Adapter | None:
+    """The averaged adapters, and whose they are; in all processes but the first, which must ask too, None."""
+    weights = state.learned | state.average
+    if state.processes.mesh is not None:
+        weights = dict(state.processes.collected(weights, state.denoiser.forbidden_V.device))
+    if not state.processes.first:
+        return None
     config = AdapterConfig(base_name(find_bundle(recipe.init)), state.base, recipe.lora.rank, scale_of(state.denoiser))
-    return Adapter(config, adapter_of(state.denoiser, state.learned | state.average))
+    return Adapter(config, adapter_of(state.denoiser, weights))

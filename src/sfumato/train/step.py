@@ -5,6 +5,7 @@ Every random number is a function of (seed, step, global row), so a resumed run 
 Shape letters: B rows, L row length, N scored positions, D width, V vocabulary.
 """
 
+import contextlib
 import time
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from sfumato.model.bundle import BundleConfig, Network
 from sfumato.model.device import bookkeeping_device
 from sfumato.model.layout import Block, Layout, layout_named, numbered, two_streams
 from sfumato.process import Gaussian, Growing, Noised, Process, build_process, scorable
+from sfumato.train.parallel import Copied
 from sfumato.train.run import device_of
 from sfumato.train.state import State
 from sfumato.train.update import Update
@@ -48,27 +50,35 @@ class Step:
         self.layout: Layout = layout_named(config.layout, model.block, model.smallest_block)
         self.seen: Layout = self.layout  # what the network sees in this step; less while it learns to look ahead
         self.device, self.dtype = device_of(recipe)
-        rows, length = recipe.train.batch, recipe.model.context
+        self.rows, self.passes = state.processes.rows(recipe.train)
+        length = recipe.model.context
         self.groups = length // (model.smallest_block or model.block) if model.block else 1  # noise levels a row
-        self.capacity: int | None = self.process.capacity(rows, length, self.groups)
-        self.forward = torch.compile(self._forward, dynamic=False) if recipe.train.compile else self._forward
+        self.capacity: int | None = self.process.capacity(self.rows, length, self.groups)
+        self.forward = self._forward
+        if recipe.train.compile and state.processes.mesh is None:  # else its layers are, one by one
+            self.forward = torch.compile(self._forward, dynamic=False)
+        if state.processes.copied:
+            self.forward = Copied(self.forward, state.denoiser)
 
     def __call__(self) -> dict[str, Any]:
         """Make one step and return its record for metrics.jsonl."""
-        config, start = self.recipe.train, time.perf_counter()
+        config, processes, start = self.recipe.train, self.state.processes, time.perf_counter()
         rows = config.batch * config.accumulate
-        batch = self.stream.rows(rows)
-        scale = 1.0 / max(1, int(batch.editable_BL.sum()))
+        batch = self.stream.rows(rows, processes.rank, processes.count)
+        scale = 1.0 / max(1, int(processes.total(batch.editable_BL.sum())))
         loss = torch.zeros((), device=self.device)
-        for i in range(config.accumulate):
+        for i in range(self.passes):
             # Neighbours have similar noise levels: a run of them could be all noise and not fit the capacity.
-            part = self._loss(batch, torch.arange(i, rows, config.accumulate)) * scale
-            part.backward()
+            mine_B = torch.arange(i, len(batch.tokens_BL), self.passes)
+            last = i + 1 == self.passes
+            with contextlib.nullcontext() if last or not processes.copied else self.forward.later():
+                part = self._loss(batch.select(mine_B), mine_B * processes.count + processes.rank) * scale
+                (part * processes.count).backward()  # since gradients are averaged over the processes
             loss += part.detach()
         return self.update(loss, rows * self.recipe.model.context, start)
 
     def _loss(self, batch: Batch, rows_B: Tensor) -> Tensor:
-        """Summed loss of one micro-batch: these rows of the global batch."""
+        """Summed loss of one micro-batch: rows, which are these ones of the global batch."""
         noised, where = self._noised(batch, rows_B, self._times(rows_B))
         read_N = noised.read_N(where, self.process.shift)
         self._seed_dropout(rows_B)
@@ -87,11 +97,11 @@ class Step:
     def _noised(self, batch: Batch, rows_B: Tensor, t_BG: Tensor) -> tuple[Noised, Where]:
         """These rows at these levels, and who their places are, on the network's device."""
         noise_device = bookkeeping_device(self.device)
-        position_BL, document_BL = batch.position_BL[rows_B], batch.document_BL[rows_B]
-        editable_BL = scorable(self.process, batch.editable_BL[rows_B], position_BL)
+        position_BL, document_BL = batch.position_BL, batch.document_BL
+        editable_BL = scorable(self.process, batch.editable_BL, position_BL)
         block_BL, group_BL = self._blocks(position_BL, rows_B)
         noised = self.process.corrupt(
-            batch.tokens_BL[rows_B].to(noise_device, non_blocking=True),
+            batch.tokens_BL.to(noise_device, non_blocking=True),
             (t_BG if group_BL is None else t_BG.gather(1, group_BL % self.groups)).to(noise_device),
             editable_BL=self._unprompted(editable_BL, rows_B).to(noise_device, non_blocking=True),
             seeds_B=rng.mix(rows_B, self.recipe.seed, self.state.step, _CORRUPT).to(noise_device),

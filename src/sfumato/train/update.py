@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sfumato.config import Recipe
 from sfumato.train.optimiser import schedule_factor
+from sfumato.train.parallel import local
 from sfumato.train.state import State
 
 SPIKE_SDS = 6.0  # a loss this many standard deviations above its running mean is a spike
@@ -41,8 +42,7 @@ class Update:
             The record for metrics.jsonl.
         """
         state, config = self.state, self.recipe.train
-        norm = torch.nn.utils.get_total_norm([p.grad for p in state.denoiser.parameters() if p.grad is not None])
-        loss_value, norm_value = torch.stack((loss, norm)).tolist()  # the step's only transfer to the host
+        loss_value, norm_value = self._totals(loss).tolist()  # the step's only transfer to the host
         good = self._judge(loss_value, norm_value)
         factor = schedule_factor(state.step, self.steps, config)
         if good:
@@ -63,6 +63,20 @@ class Update:
             "skipped": state.skipped,
         }
 
+    def _totals(self, loss: Tensor) -> Tensor:
+        """The loss and the norm of its gradient, of all processes together; (2,)."""
+        processes = self.state.processes
+        norm = torch.nn.utils.get_total_norm(self._gradients())
+        if processes.count == 1:
+            return torch.stack((loss, norm))
+        # Where the weights are copies, so are their gradients: every copy counts one share.
+        copies = processes.count // processes.shard
+        loss, square = processes.total(torch.stack((loss, norm.square() / copies)))
+        return torch.stack((loss, square.sqrt()))
+
+    def _gradients(self) -> list[Tensor]:
+        return [local(p.grad) for p in self.state.denoiser.parameters() if p.grad is not None]
+
     def _judge(self, loss: float, norm: float) -> bool:
         """Whether the step may be taken: finite, and no spike against the running mean of the loss."""
         state = self.state
@@ -80,7 +94,7 @@ class Update:
     def _update(self, norm: float, factor: float) -> None:
         state, config = self.state, self.recipe.train
         if config.clip and norm > config.clip:
-            torch._foreach_mul_([p.grad for p in state.denoiser.parameters() if p.grad is not None], config.clip / norm)
+            torch._foreach_mul_(self._gradients(), config.clip / norm)
         for optimiser in state.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["base_lr"] * factor
@@ -89,4 +103,4 @@ class Update:
             # an average that starts short, so that early evaluations do not show the random beginning
             rate = 1 - min(config.ema, (1 + state.step) / (10 + state.step))
             with torch.no_grad():
-                torch._foreach_lerp_(list(state.average.values()), list(state.learned.values()), rate)
+                torch._foreach_lerp_([*map(local, state.average.values())], [*map(local, state.learned.values())], rate)

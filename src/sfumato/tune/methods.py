@@ -1,6 +1,7 @@
 """The ways to tune a model; each is a file of this room with a `prepare`."""
 
 import dataclasses
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from sfumato.config import ConfigError, ModelConfig, ProcessConfig, Recipe
 from sfumato.model.bundle import find_bundle, read_description
 from sfumato.train.loop import train
 
+TOGETHER = ("answers", "text")
+"""Methods whose losses several processes can share."""
 _DEFAULT = ModelConfig()
 _ROWS = ("context", "block", "smallest_block")  # of a model's settings, those that may differ from `init`
 
@@ -27,6 +30,11 @@ def tune(recipe: Recipe, out: Path, **watch: Any) -> tuple[Path | None, int]:
     Raises:
         ValueError: no model to start from, and whatever the method or `train` refuses.
     """
+    if recipe.method not in TOGETHER and (count := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ConfigError(
+            f"method {recipe.method}: it trains in one process, got {count}; start it without torchrun "
+            f"({' and '.join(TOGETHER)} train in several)"
+        )
     prepare = import_module(f"sfumato.tune.{recipe.method}").prepare
     return train(completed(recipe), out, prepare=prepare, **watch)
 
