@@ -78,7 +78,8 @@ class Processes:
         """
         if self.count == 1:
             return make()
-        made, error, said = None, None, [None, False, None]
+        made, error = None, None
+        said: list[Any] = [None, False, None]  # what is made, whether it could not be, and the error's number
         if self.first:
             try:
                 made = make()

@@ -27,7 +27,9 @@ class Writer:
     def __init__(self, processes: Processes):
         """All processes make theirs together."""
         self.processes = processes
-        self._group = dist.new_group(backend="gloo")  # of its own: its messages are sent while training sends others
+        self._group: Any = dist.new_group(
+            backend="gloo"
+        )  # of its own: its messages are sent while training sends others
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -96,7 +98,7 @@ def read(folder: Path, like: Like) -> dict[str, Tensor]:
     from torch.distributed.checkpoint import HuggingFaceStorageReader, load
 
     reader = HuggingFaceStorageReader(str(folder))
-    found = reader.read_metadata().state_dict_metadata
+    found: dict[str, Any] = reader.read_metadata().state_dict_metadata
     tensors = {name: like(name, about.size, about.properties.dtype) for name, about in found.items()}
     with _quiet():
         load(tensors, storage_reader=reader, no_dist=True)  # each reads what it needs, and asks nobody

@@ -70,12 +70,15 @@ class Step:
         for i in range(self.passes):
             # Neighbours have similar noise levels: a run of them could be all noise and not fit the capacity.
             mine_B = torch.arange(i, len(batch.tokens_BL), self.passes)
-            last = i + 1 == self.passes
-            with contextlib.nullcontext() if last or not processes.copied else self.forward.later():
+            with self._later() if i + 1 < self.passes else contextlib.nullcontext():
                 part = self._loss(batch.select(mine_B), mine_B * processes.count + processes.rank) * scale
                 (part * processes.count).backward()  # since gradients are averaged over the processes
             loss += part.detach()
         return self.update(loss, rows * self.recipe.model.context, start)
+
+    def _later(self) -> contextlib.AbstractContextManager[None]:
+        """While gradients are only added up in each process, if there are several with all weights."""
+        return self.forward.later() if isinstance(self.forward, Copied) else contextlib.nullcontext()
 
     def _loss(self, batch: Batch, rows_B: Tensor) -> Tensor:
         """Summed loss of one micro-batch: rows, which are these ones of the global batch."""

@@ -1,0 +1,139 @@
+"""Several processes that train together, started in a moment: they are forked from one that has loaded everything."""
+
+import multiprocessing
+import os
+import socket
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["torch", "torch.distributed.fsdp", "torch.distributed.checkpoint", "sfumato.train.loop"]
+)
+LIMIT = 120  # seconds
+
+
+def together(count: int, work: Callable[..., Any], *args: Any) -> list[Any]:
+    """What `work(*args)` returns in each of so many processes, by rank; its error is raised here.
+
+    `work` is a function of a module, and processes are told who they are by the variables that torchrun sets.
+    """
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    pipes, processes = [], []
+    for rank in range(count):
+        mine, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=_work, args=(theirs, rank, count, port, work, args))
+        process.start()
+        theirs.close()
+        pipes.append(mine)
+        processes.append(process)
+    try:
+        found = [_answer(pipe, rank) for rank, pipe in enumerate(pipes)]
+    finally:
+        for process in processes:
+            process.join(5)
+            process.kill()
+    errors = [f"rank {rank}: {error}" for rank, (_, error) in enumerate(found) if error]
+    assert not errors, "\n".join(errors)
+    return [made for made, _ in found]
+
+
+def _answer(pipe: Any, rank: int) -> tuple[Any, str]:
+    try:
+        return pipe.recv() if pipe.poll(LIMIT) else (None, f"nothing for {LIMIT} s")
+    except EOFError:
+        return None, "it died"
+
+
+def _work(pipe: Any, rank: int, count: int, port: int, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    import torch
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    try:
+        pipe.send((work(*args), ""))
+    except BaseException:
+        pipe.send((None, traceback.format_exc()))
+
+
+def trained(*runs: tuple[Any, Path]) -> list[tuple[Path | None, int]]:
+    """Train recipes, each into its folder."""
+    from sfumato.train.loop import train
+
+    return [train(recipe, out) for recipe, out in runs]
+
+
+def first_losses(recipes: list[Any], steps: int) -> list[list[float]]:
+    """The losses and gradient norms of the first steps of runs."""
+    from sfumato.text.tokenizer import Tokenizer
+    from sfumato.train.denoising import denoising
+    from sfumato.train.parallel import joined
+
+    found = []
+    for recipe in recipes:
+        with joined(recipe.train, "cpu"):
+            run = denoising(recipe, Tokenizer.load(recipe.tokenizer.path), steps, None)
+            records = [run.step() for _ in range(steps)]
+        found.append([record[name] for record in records for name in ("loss", "grad_norm")])
+    return found
+
+
+def doubled(shapes: list[tuple[int, int, int]]) -> list[bool]:
+    """Whether matrices that are held in rows are worked on whole and come back in the same rows."""
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from sfumato.config import TrainConfig
+    from sfumato.train.parallel import joined, on_wholes
+
+    with joined(TrainConfig(shard=1), "cpu") as processes:
+        mesh, right = init_device_mesh("cpu", (processes.count,)), []
+        for count, rows, columns in shapes:
+            whole_GMN = torch.arange(count * rows * columns, dtype=torch.float32).view(count, rows, columns)
+            parts = [distribute_tensor(one, mesh, [Shard(0)]) for one in whole_GMN]
+            held = torch.stack([part.to_local() for part in parts])
+
+            def work(matrix_GMN: Any) -> Any:  # of rows, of columns, and of the place: only right on whole ones
+                return 2 * matrix_GMN + matrix_GMN.sum((1, 2), keepdim=True)
+
+            made = on_wholes(work, held, like=parts[0])
+            wanted = torch.stack([distribute_tensor(one, mesh, [Shard(0)]).to_local() for one in work(whole_GMN)])
+            right.append(torch.equal(made, wanted))
+    return right
+
+
+def disagreeing() -> list[str]:
+    """What each process hears when the first, or another one, meets a mistake."""
+    from sfumato.config import TrainConfig
+    from sfumato.train.parallel import joined
+
+    heard = []
+    with joined(TrainConfig(), "cpu") as processes:
+
+        def make(guilty: int) -> int:
+            if processes.rank == guilty:
+                raise ValueError(f"process {guilty} cannot")
+            return processes.rank
+
+        for act in (
+            lambda: processes.agreed(lambda: make(1)),
+            lambda: processes.agreed(lambda: make(0)),
+            lambda: processes.in_turn(lambda: make(2)),
+            lambda: processes.in_turn(lambda: make(0)),
+            lambda: processes.in_turn(lambda: make(1)),
+            lambda: processes.most(processes.rank),
+            lambda: processes.gathered(processes.rank),
+        ):
+            try:
+                heard.append(str(act()))
+            except (ValueError, OSError) as error:
+                heard.append(f"{type(error).__name__}: {error}")
+    return heard
