@@ -11,6 +11,7 @@ import pytest
 
 from sfumato.config import DataConfig, ModelConfig, ProcessConfig, Recipe, Source, TokenizerConfig, TrainConfig
 from sfumato.text.tokenizer import Tokenizer
+from sfumato.train import retry
 
 NAMES, VERBS, THINGS = "Tom Lily Ben Mia".split(), "saw took found lost".split(), "ball dog hat tree".split()
 
@@ -51,6 +52,12 @@ def recipe(text: Path) -> Callable[..., Recipe]:
     return make
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails is asked again soon."""
+    monkeypatch.setattr(retry, "PAUSES", (0.0, 0.001, 0.002))
+
+
 @pytest.fixture(scope="session")
 def watch() -> Callable[..., Any]:
     """`watch(stepped, started)`: a watcher made of one or two functions."""
@@ -78,8 +85,10 @@ def outcome(column: Callable[[Path, str], list[Any]]) -> Callable[[Path], dict[s
 
     def of(out: Path) -> dict[str, Any]:
         last = sorted((out / "checkpoints").glob("step-*"))[-1]
-        files = [last / "tensors.safetensors", last / "state.json", *(out / "model").glob("*")]
+        files = [last / "tensors.safetensors", *(out / "model").glob("*")]
         found: dict[str, Any] = {str(path.relative_to(out)): path.read_bytes() for path in files}
+        found["state"] = json.loads((last / "state.json").read_text())
+        found["state"]["spikes"].pop("good")  # which checkpoints there are is no result
         names = ("step", "loss", "grad_norm", "lr", "tokens", "skipped")
         return found | {name: column(out, name) for name in names}
 

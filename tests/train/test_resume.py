@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -114,39 +113,6 @@ def test_a_killed_process_continues_bit_for_bit(tmp_path: Path, recipe: Make, ou
     train(recipe(steps=60, checkpoint_every=1000), tmp_path / "whole")
     assert outcome(run) == outcome(tmp_path / "whole"), f"killed after {delay} s"
     assert not list((run / "checkpoints").glob(".*"))
-
-
-def test_a_full_disk_stops_the_run_with_one_line_and_costs_no_checkpoint(
-    tmp_path: Path,
-    recipe: Make,
-    watch: Callable,
-    outcome: Outcome,
-    disk_full: Callable[[int], AbstractContextManager[None]],
-) -> None:
-    train(recipe(), tmp_path / "whole")
-    with ExitStack() as disk, pytest.raises(OSError, match="step|writing") as caught:
-        full = watch(at(6, lambda: disk.enter_context(disk_full(50_000))))
-        train(recipe(), tmp_path / "full", watcher=full)
-    assert "cannot write the checkpoint" in str(caught.value) and "\n" not in str(caught.value)
-    assert [path.name for path in (tmp_path / "full" / "checkpoints").iterdir()] == ["step-00000004"]
-    train(recipe(), tmp_path / "full")
-    assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")
-
-
-def test_a_full_disk_at_the_very_end_costs_only_the_bundle(
-    tmp_path: Path,
-    recipe: Make,
-    watch: Callable,
-    outcome: Outcome,
-    disk_full: Callable[[int], AbstractContextManager[None]],
-) -> None:
-    train(recipe(), tmp_path / "whole")
-    with ExitStack() as disk, pytest.raises(OSError, match="cannot write the bundle") as caught:
-        full = watch(at(12, lambda: disk.enter_context(disk_full(20_000))))
-        train(recipe(), tmp_path / "full", watcher=full)
-    assert str(tmp_path / "full" / "model") in str(caught.value) and "\n" not in str(caught.value)
-    train(recipe(), tmp_path / "full")
-    assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")
 
 
 def test_after_a_damaged_checkpoint_the_run_goes_on_from_the_one_before(

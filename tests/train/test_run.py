@@ -83,20 +83,31 @@ def test_without_a_path_the_tokenizer_is_trained_on_the_data(tmp_path: Path, rec
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {step}, "loss": 0.5}}\n' for step in range(1, 8)) + '{"step": 8, "lo')
-    metrics = Metrics(path, 4)
+    metrics = Metrics(path, 4, pytest.fail)
     metrics.write(step=5, loss=0.25)
     metrics.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4, 5]
 
 
 def test_a_full_disk_names_the_metrics(
-    tmp_path: Path, disk_full: Callable[[int], AbstractContextManager[None]]
+    tmp_path: Path, disk_full: Callable[[int], AbstractContextManager[None]], quick: None
 ) -> None:
-    metrics = Metrics(tmp_path / "metrics.jsonl", 0)
-    with disk_full(20), pytest.raises(OSError, match="File too large") as caught:
+    said: list[str] = []
+    metrics = Metrics(tmp_path / "metrics.jsonl", 0, said.append)
+    with disk_full(20):
         metrics.write(step=1, loss=0.123456789)
-    assert "metrics.jsonl" in str(caught.value)
+        with pytest.raises(OSError, match="metrics.jsonl: cannot write .*File too large"):
+            metrics.finish()
     metrics.close()
+    assert "metrics.jsonl: cannot write" in said[0] and "training goes on" in said[0]
+
+
+def test_metrics_that_somebody_else_writes_are_not_written(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl", 0, pytest.fail, silent=True)
+    metrics.write(step=1)
+    metrics.finish()
+    metrics.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_small_file_is_written_whole_or_not_at_all(

@@ -201,6 +201,16 @@ class TrainConfig:
     )
     checkpoint_every: int = option(200, "steps between checkpoints", at_least=1)
     keep: int = option(2, "number of checkpoints kept", at_least=1)
+    on_spike: str = option(
+        "rollback",
+        "after train.spikes bad steps in a row: go back to the last good checkpoint, stop, or go on skipping them",
+        ("rollback", "stop", "skip"),
+    )
+    spikes: int = option(10, "bad steps in a row, all skipped, after which train.on_spike is done", at_least=1)
+    rollbacks: int = option(3, "rollbacks without progress after which the run stops", at_least=1)
+    hang_after: float = option(
+        1800.0, "end the process when no step ends for so many seconds; 0 = never", at_least=0, below=1e9
+    )
     evaluate_every: int = option(0, "steps between held-out evaluations; 0 means never", at_least=0)
     patience: int = option(
         0, "stop after so many evaluations without a better one, keep the best; 0 = never", at_least=0

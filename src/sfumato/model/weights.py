@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -56,9 +57,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         else:
             os.replace(scratch, folder)
     except (SafetensorError, OSError) as error:  # neither says which file
-        raise OSError(f"{folder}: cannot write the bundle ({error}); what was there before is intact") from None
+        raise unwritten(
+            f"{folder}: cannot write the bundle ({error}); what was there before is intact", error
+        ) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def unwritten(message: str, error: Exception) -> OSError:
+    """An error that says `message`, with the `errno` of its cause; safetensors has that number in its text alone."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    told = OSError(message)
+    told.errno = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    return told
 
 
 def write_tensors(

@@ -10,9 +10,8 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-Say = Callable[[str], None]
-"""Told one line that the user should read."""
+from sfumato.model.weights import unwritten
+from sfumato.train.retry import Say
 
 _TENSORS, _STATE, _HASHES = "tensors.safetensors", "state.json", "hashes.json"
+_SCRATCH = ".writing-"  # how the names of folders begin that are no checkpoints, not yet or no more
 _THREADS = 8  # files that are hashed or flushed at a time
 
 
@@ -41,12 +41,12 @@ def writing(folder: Path, step: int) -> Iterator[Path]:
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are intact and the partial one is removed. Its
-            `errno` is that of the cause, where that is known.
+            `errno` is that of the cause.
     """
-    final, scratch = folder / f"step-{step:08d}", folder / f".writing-{step:08d}"
+    final, scratch = path_of(folder, step), folder / f"{_SCRATCH}{step:08d}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".writing-*"):  # of a run that was killed while it wrote
+        for left in folder.glob(f"{_SCRATCH}*"):  # of a run that was killed while it wrote
             shutil.rmtree(left, ignore_errors=True)
         scratch.mkdir()
         yield scratch
@@ -55,9 +55,8 @@ def writing(folder: Path, step: int) -> Iterator[Path]:
             os.replace(scratch, final)
             _flush_names(folder)
     except (SafetensorError, OSError) as error:  # neither says which file
-        told = OSError(f"{scratch}: cannot write the checkpoint ({error}); earlier checkpoints are intact")
-        told.errno = _errno(error)
-        raise told from None
+        message = f"{scratch}: cannot write the checkpoint ({error}); earlier checkpoints are intact"
+        raise unwritten(message, error) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -88,10 +87,22 @@ def written_alone(path: Path) -> bool:
     return (path / _TENSORS).exists()
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all checkpoints but the newest `keep`."""
+def prune(folder: Path, keep: int, also: Collection[int] = ()) -> None:
+    """Delete all checkpoints but the newest `keep`, and those of the steps `also`."""
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        if int(old.name.removeprefix("step-")) not in also:
+            discard(old)
+
+
+def discard(path: Path) -> None:
+    """Delete a checkpoint; what a kill or the disk leaves of it is no checkpoint, and goes with the next one."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path.replace(path.with_name(f"{_SCRATCH}{path.name}")), ignore_errors=True)
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """The checkpoint of a step, whether there is one or not."""
+    return folder / f"step-{step:08d}"
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -195,14 +206,6 @@ def _set_aside(path: Path) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(path, aside)
     return aside
-
-
-def _errno(error: Exception) -> int | None:
-    """The system's number of an error; safetensors has it in its text alone."""
-    if isinstance(error, OSError):
-        return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else None
 
 
 def _first_line(error: Exception) -> str:

@@ -19,10 +19,15 @@ from sfumato.model.bundle import Bundle
 from sfumato.model.device import resolve_device
 from sfumato.train import checkpoint
 from sfumato.train.denoising import Prepare, Prepared, denoising
+from sfumato.train.journal import Journal
+from sfumato.train.keeper import Keeper
 from sfumato.train.memory import keep_buffers
 from sfumato.train.parallel import joined
+from sfumato.train.retry import Say, retried
+from sfumato.train.rollback import look_after
 from sfumato.train.run import Metrics, num_steps, open_run, open_tokenizer
 from sfumato.train.state import averaged_network, kept_adapter
+from sfumato.train.watchdog import LONGER, Watchdog
 
 T = TypeVar("T")
 JUDGE = "held_out_nats_per_token"  # the figure of an evaluation that early stopping goes by; the less the better
@@ -57,7 +62,7 @@ def train(
     sample: Callable[[Bundle], str] | None = None,
     card: Callable[[Bundle, list[Corpus]], str] | None = None,
     reading: Progress | None = None,
-    say: checkpoint.Say | None = None,
+    say: Say | None = None,
 ) -> tuple[Path | None, int]:
     """Train a recipe, or continue an interrupted run, and write its bundle to `out/model`.
 
@@ -96,10 +101,10 @@ def train(
                 state.restore(found)
         if watcher:
             watcher.started(state.step, steps, sum(p.numel() for p in state.learned.values()), recipe, run.corpora)
-        stopped = _steps(recipe, run, out, steps, watcher=watcher, evaluate=evaluate, sample=sample)
+        stopped = _steps(recipe, run, out, steps, watcher=watcher, evaluate=evaluate, sample=sample, say=say)
         if stopped:
             return None, stopped
-        _finish(recipe, run, out, card)
+        _finish(recipe, run, out, card, say)
         return out / "model", 0
 
 
@@ -112,31 +117,44 @@ def _steps(
     watcher: Watcher | None,
     evaluate: Callable[[Bundle, list[Corpus]], dict[str, float]] | None,
     sample: Callable[[Bundle], str] | None,
+    say: Say,
 ) -> int:
     """All steps that are left; the number of the signal that stopped them, or 0."""
-    state, processes, checkpoints = run.state, run.state.processes, out / "checkpoints"
-    metrics = Metrics(out / "metrics.jsonl", state.step, silent=not processes.first)
-    with contextlib.closing(metrics), _interruptible() as told:
-        while not _done(recipe, run, steps):
-            if stopped := processes.most(told.signal):
-                state.save(checkpoints, recipe.train.keep)
-                state.settle()
-                return stopped
-            record = run.step()
-            if evaluate and (state.step == steps or _due(state.step, recipe.train.evaluate_every)):
-                record |= _evaluated(recipe, run, out, evaluate)
-            if sample and _due(state.step, recipe.train.sample_every):
+    state, processes, config, checkpoints = run.state, run.state.processes, recipe.train, out / "checkpoints"
+    keeper, stopped = Keeper(state, checkpoints, config.keep, say), 0
+    with (
+        contextlib.closing(Metrics(out / "metrics.jsonl", state.step, say, silent=not processes.first)) as metrics,
+        contextlib.closing(Journal(out / "samples.txt", say)) as samples,
+        Watchdog(out, config.hang_after, processes.rank) as watchdog,
+        _interruptible() as told,
+    ):
+        while not _done(recipe, run, steps) and not (stopped := processes.most(told.signal)):
+            record, last = run.step(), state.step == steps
+            evaluates = bool(evaluate) and (last or _due(state.step, config.evaluate_every))
+            samples_now = bool(sample) and _due(state.step, config.sample_every)
+            saves = last or _due(state.step, config.checkpoint_every)
+            patience = LONGER if evaluates or samples_now or saves else 1
+            watchdog.fed(patience)
+            look_after(state, config, checkpoints, say, closely=evaluates or saves)
+            record["rollbacks"] = state.spikes.rollbacks
+            if evaluate and evaluates:
+                record |= _evaluated(recipe, run, out, evaluate, say)
+            if sample and samples_now:
                 text = _made(recipe, run, sample)
                 if processes.first:
-                    with open(out / "samples.txt", "a", encoding="utf-8") as file:
-                        file.write(f"--- step {state.step}\n{text}\n")
+                    samples.add(f"--- step {state.step}\n{text}\n")
             metrics.write(**record)
-            if _done(recipe, run, steps) or _due(state.step, recipe.train.checkpoint_every):
-                state.save(checkpoints, recipe.train.keep)
+            if (over := _done(recipe, run, steps)) or saves:
+                state.spikes.saving(state.step, config.checkpoint_every, config.keep)
+                keeper.save(must=over)
             if watcher:
                 watcher.stepped(record)
-        state.settle()
-    return 0
+            watchdog.fed(patience)  # the others wait in their next step for what the first one does alone
+        if stopped:
+            keeper.save(must=True)
+        metrics.finish()
+        samples.finish()
+    return stopped
 
 
 def _made(recipe: Recipe, run: Prepared, make: Callable[[Bundle], T]) -> T:
@@ -146,16 +164,18 @@ def _made(recipe: Recipe, run: Prepared, make: Callable[[Bundle], T]) -> T:
 
 
 def _evaluated(
-    recipe: Recipe, run: Prepared, out: Path, evaluate: Callable[[Bundle, list[Corpus]], dict[str, float]]
+    recipe: Recipe, run: Prepared, out: Path, evaluate: Callable[[Bundle, list[Corpus]], dict[str, float]], say: Say
 ) -> dict[str, float]:
     """The figures of an evaluation; with `train.patience` the best model so far is kept."""
     figures = _made(recipe, run, lambda bundle: evaluate(bundle, run.corpora))
     if recipe.train.patience and JUDGE in figures and _better(run, figures[JUDGE]):
-        _made(recipe, run, lambda bundle: bundle.save(out / "best"))
+        _made(recipe, run, lambda bundle: retried(lambda: bundle.save(out / "best"), say))
     return figures
 
 
-def _finish(recipe: Recipe, run: Prepared, out: Path, card: Callable[[Bundle, list[Corpus]], str] | None) -> None:
+def _finish(
+    recipe: Recipe, run: Prepared, out: Path, card: Callable[[Bundle, list[Corpus]], str] | None, say: Say
+) -> None:
     """Write the bundle."""
 
     def write(bundle: Bundle) -> None:
@@ -163,7 +183,7 @@ def _finish(recipe: Recipe, run: Prepared, out: Path, card: Callable[[Bundle, li
             bundle = Bundle.load(out / "best")
         if card:
             bundle = dataclasses.replace(bundle, card=card(bundle, run.corpora))
-        bundle.save(out / "model", torch.bfloat16)
+        retried(lambda: bundle.save(out / "model", torch.bfloat16), say)
 
     _made(recipe, run, write)
 

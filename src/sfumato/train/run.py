@@ -2,6 +2,7 @@
 
 RUN/config.toml     the recipe, as resolved at the first start
     tokenizer.json  metrics.jsonl  samples.txt  checkpoints/  model/ (the bundle, at the end)
+    hung-rank0.txt  where a process hung, if one did
 """
 
 import dataclasses
@@ -20,8 +21,10 @@ from sfumato.model.bundle import find_bundle, read_description
 from sfumato.model.device import resolve_device, resolve_dtype
 from sfumato.text.interface import AnyTokenizer
 from sfumato.text.tokenizer import Tokenizer, read_tokenizer
+from sfumato.train.journal import Journal
+from sfumato.train.retry import Say
 
-# Settings that change nothing about the result, so a continued run may change them.
+# Settings that change nothing about the result while all goes well, so a continued run may change them.
 FREE = frozenset(
     {
         "checkpoint_every",
@@ -33,6 +36,10 @@ FREE = frozenset(
         "checkpointing",
         "shard",
         "data.cache",
+        "on_spike",
+        "spikes",
+        "rollbacks",
+        "hang_after",
     }
 )
 
@@ -128,10 +135,16 @@ def write_text(path: Path, text: str) -> None:
 class Metrics:
     """metrics.jsonl: one JSON object a line, appended as training goes, cut back to the checkpoint on a restart."""
 
-    def __init__(self, path: Path, step: int, *, silent: bool = False):
-        """Keep the lines up to `step` and open for appending; silent: somebody else writes them."""
-        self._path = path
-        self._file = None
+    def __init__(self, path: Path, step: int, say: Say, *, silent: bool = False):
+        """Keep the lines up to `step`.
+
+        Args:
+            path: the file.
+            step: where training goes on.
+            say: told when the disk takes no more.
+            silent: somebody else writes them.
+        """
+        self._journal = None if silent else Journal(path, say)
         if silent:
             return
         kept = []
@@ -144,23 +157,22 @@ class Metrics:
                 if isinstance(record, dict) and record.get("step", step + 1) <= step:
                     kept.append(line)
         write_text(path, "".join(line + "\n" for line in kept))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, **record: Any) -> None:
-        """Append one record and flush it; what is not finite becomes null. OSError where the disk is full."""
-        if self._file is None:
-            return
-        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        try:
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise OSError(f"{self._path}: cannot write ({error}); checkpoints are intact") from None
+        """Append one record, as soon as the disk takes it; what is not finite becomes null."""
+        if self._journal:
+            record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+            self._journal.add(json.dumps(record) + "\n")
+
+    def finish(self) -> None:
+        """See that all is written. OSError: the disk does not take it."""
+        if self._journal:
+            self._journal.finish()
 
     def close(self) -> None:
         """Close the file."""
-        if self._file:
-            self._file.close()
+        if self._journal:
+            self._journal.close()
 
 
 def num_steps(recipe: Recipe) -> int:

@@ -57,7 +57,8 @@ class Writer:
         assert isinstance(written, Future)
         self._pending = self._pool.submit(self._seal, stack, scratch, written, about)
         if self.processes.first:
-            self._pending.add_done_callback(lambda done: done.exception() or checkpoint.prune(folder, keep))
+            good = about["spikes"]["good"]  # to go back to
+            self._pending.add_done_callback(lambda done: done.exception() or checkpoint.prune(folder, keep, good))
 
     def _seal(self, stack: contextlib.ExitStack, scratch: Path, written: Future, about: dict[str, Any]) -> None:
         """Make a checkpoint of the folder as soon as all processes have written into it."""

@@ -1,6 +1,6 @@
 """Everything that changes during training, and how it is kept in a checkpoint."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,8 @@ from sfumato.model.adapter import Adapter, AdapterConfig, base_name
 from sfumato.model.bundle import Network, find_bundle
 from sfumato.model.lora import adapter_of, merged, scale_of
 from sfumato.train import checkpoint, sharded
-from sfumato.train.parallel import ALONE, Processes
+from sfumato.train.parallel import ALONE, Processes, local
+from sfumato.train.spikes import Spikes
 
 
 class Rows(Protocol):
@@ -45,6 +46,7 @@ class State:
     """The least held-out loss of an evaluation; 0 = there was none yet."""
     stale: int = 0
     """Evaluations since then."""
+    spikes: Spikes = field(default_factory=Spikes)
     base: str = ""
     """SHA-256 of the weights that do not learn, since adapters do in their place."""
     processes: Processes = ALONE
@@ -57,6 +59,14 @@ class State:
     def learned(self) -> dict[str, Tensor]:
         """The weights that training changes, by name."""
         return {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
+
+    def finite(self) -> bool:
+        """Whether weights, averages and moments are numbers, in all processes."""
+        found = [*self.learned.values(), *self.average.values()]
+        for optimiser in self.optimisers:
+            found += [value for kept in optimiser.state.values() for value in kept.values()]
+        good = torch.stack([local(t).isfinite().all() for t in found if t.is_floating_point()]).all()
+        return not self.processes.most(int(not good))
 
     @cached_property
     def _writer(self) -> sharded.Writer:
@@ -84,7 +94,8 @@ class State:
         found = self.processes.gathered(self.stream.state()) or [{}]
         merged = getattr(self.stream, "merged", None)
         stream = merged(found) if merged and self.processes.first else found[0]
-        return {name: getattr(self, name) for name in self.COUNTERS} | {"base": self.base, "stream": stream}
+        counters = {name: getattr(self, name) for name in self.COUNTERS}
+        return counters | {"base": self.base, "spikes": asdict(self.spikes), "stream": stream}
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"weight/{name}": p for name, p in self.learned.items()}
@@ -102,13 +113,27 @@ class State:
             ValueError: the data, or what the adapters belong to, has changed since.
         """
         state = checkpoint.read_state(path)
-        alone = self.processes.mesh is None and checkpoint.written_alone(path)
-        tensors = checkpoint.load_tensors(path) if alone else sharded.read(path, self._like)
+        tensors = self._read(path)
         if state.get("base", "") != self.base:
             raise ValueError("init: its weights have changed since this run began; restore them, or start a new run")
         self.stream.restore(state["stream"])
         for name in self.COUNTERS:
             setattr(self, name, state.get(name, 0))
+        self.spikes = Spikes(**state.get("spikes", {}))
+        self._take_over(tensors)
+
+    def go_back(self, path: Path) -> int:
+        """Take over weights, averages and moments of an earlier checkpoint, and nothing else; the step it is of."""
+        state = checkpoint.read_state(path)
+        self._take_over(self._read(path))
+        self.loss_mean, self.loss_square = state["loss_mean"], state["loss_square"]
+        return state["step"]
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        alone = self.processes.mesh is None and checkpoint.written_alone(path)
+        return checkpoint.load_tensors(path) if alone else sharded.read(path, self._like)
+
+    def _take_over(self, tensors: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self.learned.items():
                 parameter.copy_(tensors[f"weight/{name}"])
@@ -140,7 +165,7 @@ class State:
 def _write(folder: Path, step: int, tensors: dict[str, Tensor], about: dict[str, Any], keep: int) -> None:
     with checkpoint.writing(folder, step) as scratch:
         checkpoint.write(scratch, tensors, about)
-    checkpoint.prune(folder, keep)
+    checkpoint.prune(folder, keep, about["spikes"]["good"])
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:

@@ -51,6 +51,7 @@ class Update:
             optimiser.zero_grad(set_to_none=True)
         state.step += 1
         state.skipped += not good
+        state.spikes.bad = 0 if good else state.spikes.bad + 1
         state.tokens += tokens
         return {
             "step": state.step,
