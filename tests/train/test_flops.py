@@ -12,12 +12,19 @@ from sfumato.config import ModelConfig, Recipe
 from sfumato.model.layout import Block, layout_named, visible
 from sfumato.model.transformer import Transformer
 from sfumato.text.tokenizer import Tokenizer
-from sfumato.train.denoising import denoising
+from sfumato.train.denoising import Prepared, denoising
 from sfumato.train.flops import Load, classical, flops_per_token, forward, scored_share, step_flops, training
 from sfumato.train.step import Step
 
 Make = Callable[..., Recipe]
 LATENT = {"latent": 8, "tied": False, "time_conditioning": True}
+
+
+def begun(recipe: Recipe) -> tuple[Prepared, Step]:
+    """A run before its first step."""
+    run = denoising(recipe, Tokenizer.load(recipe.tokenizer.path), 4, None)
+    assert isinstance(run.step, Step)
+    return run, run.step
 
 
 def counting() -> FlopCounterMode:
@@ -58,12 +65,10 @@ def test_the_hardware_flops_of_a_step_are_those_that_torch_counts(
     recipe: Make, process: dict, model: dict, train: dict
 ) -> None:
     wanted = recipe(process=process, model=model, **train)
-    step = denoising(wanted, Tokenizer.load(wanted.tokenizer.path), 2, None).step
-    assert isinstance(step, Step)
+    run, step = begun(wanted)
     with counting() as counter:
         step()
-    config = step.state.denoiser.config
-    derived = step_flops(wanted, config, step.layout.name, step.process, "cpu")
+    derived = step_flops(wanted, run.config, step.process, "cpu")
     assert counter.get_total_flops() == derived.hardware
     assert derived.model < derived.hardware
 
@@ -72,14 +77,13 @@ def test_a_step_that_asks_itself_first_costs_a_forward_more(recipe: Make) -> Non
     wanted = recipe(
         process={"kind": "gaussian", "schedule": "cosine"}, model={**LATENT, "self_conditioning": True}, steps=4
     )
-    step = denoising(wanted, Tokenizer.load(wanted.tokenizer.path), 4, None).step
-    assert isinstance(step, Step)
+    run, step = begun(wanted)
     counted = set()
     for _ in range(4):
         with counting() as counter:
             step()
         counted.add(counter.get_total_flops())
-    derived = step_flops(wanted, step.state.denoiser.config, "full", step.process, "cpu").hardware
+    derived = step_flops(wanted, run.config, step.process, "cpu").hardware
     assert len(counted) == 2
     assert sum(counted) / 2 == derived  # half of the steps do
 
@@ -101,17 +105,15 @@ def test_pairs_are_those_that_see_each_other() -> None:
     position_BQ = torch.arange(12).repeat(1, 2)
     where = Where(position_BQ, torch.zeros_like(position_BQ), position_BQ // 4, torch.arange(24)[None] >= 12)
     one = where.at((slice(None), slice(12)))
-    assert visible(Block(4), where, where).sum() == Load(1, 12, "block").pairs(4)
-    assert visible(layout_named("causal"), one, one).sum() == Load(1, 12, "causal").pairs(0)
-    assert visible(layout_named("full"), one, one).sum() == Load(1, 12).pairs(0)
+    for layout, who in ((Block(4), where), (layout_named("causal"), one), (layout_named("full"), one)):
+        seen = visible(layout, who, who)
+        assert seen is not None
+        assert seen.sum() == Load(1, 12, layout.name).pairs(4)
 
 
 def test_the_share_that_is_scored_is_the_mean_noise(recipe: Make) -> None:
     def share(**process: Any) -> float:
-        wanted = recipe(process=process)
-        step = denoising(wanted, Tokenizer.load(wanted.tokenizer.path), 2, None).step
-        assert isinstance(step, Step)
-        return scored_share(step.process)
+        return scored_share(begun(recipe(process=process))[1].process)
 
     assert share() == pytest.approx(0.5, abs=1e-6)
     assert share(levels=(0.3, 0.7), objective="count") == pytest.approx(0.5, abs=1e-6)

@@ -1,8 +1,8 @@
 """Floating-point operations of a forward and of a training step, counted from the sizes of our transformer.
 
 A product of (n, a) with (a, b) is 2 n a b; sums, norms, softmax and look-ups are not counted, as is the custom. With
-Q places run, of which N are scored, Y layers, D the width, H = heads x head width, K = key heads x head width, M the MLP
-width, V the vocabulary and A the pairs of places of which attention makes a score:
+Q places run, of which N are scored, Y layers, D the width, H = heads x head width, K = key heads x head width, M the
+MLP width, V the vocabulary and A the pairs of places of which attention makes a score:
 
     layers     2 Q D (H + 2 K) + 2 Q D (H + 3 M) each; after its attention the last one has N places for Q
     attention  4 A H each: the scores, and the values that they gather
@@ -15,8 +15,8 @@ A backward pass is twice that: the gradient of each factor. Two counts differ, a
     model      what the method needs. A: the pairs that see each other; N: the places that are scored on average.
                What utilisation (MFU) is measured with, so that nobody gains by wasting.
     hardware   what our code makes the device do. A: all pairs of a row, since a mask is added to the scores (not in the
-               tiles of FlexAttention); N: with its padding; scores made again in the backward pass of a fused attention;
-               layers run again by checkpointing, all but their last product; Muon's iteration.
+               tiles of FlexAttention); N: with its padding; scores made again in the backward pass of a fused
+               attention; layers run again by checkpointing, all but their last product; Muon's iteration.
 
 Rows are counted as one document each, all of it editable. Source: Chowdhery et al. 2022 (PaLM, 2204.02311, appendix B:
 MFU); Hoffmann et al. 2022 (2203.15556, appendix F: the parts); Kaplan et al. 2020 (2001.08361, section 2.1: 6 N D).
@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from sfumato.config import ModelConfig, Recipe
-from sfumato.model.bundle import without_weights
+from sfumato.model.bundle import BundleConfig, without_weights
 from sfumato.model.layout import layout_named
 from sfumato.model.transformer import Transformer
 from sfumato.process import Process
@@ -132,17 +132,16 @@ def training(
     return parts
 
 
-def step_flops(recipe: Recipe, model: ModelConfig, layout: str, process: Process, device: str) -> StepFlops:
-    """FLOPs of an optimiser step of `sfumato train`, on all its processes together.
+def step_flops(recipe: Recipe, config: BundleConfig, process: Process, device: str) -> StepFlops:
+    """FLOPs of an optimiser step of `sfumato train` without adapters, on all its processes together.
 
     Args:
         recipe: how it is trained.
-        model: the network, its vocabulary known.
-        layout: full, causal or block.
+        config: the model, which is a network of ours.
         process: what is scored.
         device: the kind of device, such as cpu or cuda.
     """
-    train = recipe.train
+    train, model, layout = recipe.train, config.model, config.layout
     groups = model.context // (model.smallest_block or model.block) if model.block else 1
     products = (2 if recipe.process.objective == "elbo" else 1) if model.latent else 0
     needed = Load(train.batch, model.context, layout, train.batch * model.context * scored_share(process))
