@@ -22,9 +22,7 @@ class Options:
     gpus: int = option(0, "how many; 0 = the fewest that have room, of 1, 2, 4, ...", at_least=0)
     per_machine: int = option(8, "devices in a machine", at_least=1)
     shard: int = option(0, "processes that share a copy of the weights: 0 = all (FSDP2), 1 = none (DDP)", at_least=0)
-    network: float = option(
-        50.0, "GB/s a device sends to other machines: 50 is InfiniBand of 400 Gbit/s", at_least=0.01
-    )
+    network: float = option(50.0, "GB/s that a device sends to other machines; 50 = 400 Gbit/s", at_least=0.01)
     storage: float = option(2.0, "GB/s that checkpoints are written with, by all together", at_least=0.001)
     mfu: float = option(0.4, "utilisation to assume: share of the peak rate", at_least=0.001, at_most=1)
     decided: float = option(4.0, "writing: tokens that a forward of a diffusion model decides", at_least=0.001)

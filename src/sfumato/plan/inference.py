@@ -76,7 +76,8 @@ def _writing(
     model: ModelConfig, device: Device, name: str, run: int, decided: float, rows: int, cached: bool
 ) -> Writing:
     weights, keys = FLOAT["bfloat16"] * Sizes.of(model).all, model.context * keys_per_token(model) if cached else 0.0
-    flops = sum(forward(model, Load(rows, run, scored=rows * run)).values())
+    read = rows * max(1.0, run / 2)  # a place that is decided is not read any more: half of them, on the way
+    flops = sum(forward(model, Load(rows, run, scored=read)).values())
     if cached:  # each place also looks at the keys before it
         heads = model.heads * model.head_size
         flops += 4.0 * model.layers * heads * rows * run * model.context

@@ -1,12 +1,11 @@
 """Memory that a training run takes of each device: the formulas of `compress.fits`, divided among its processes.
 
-With S processes that share a copy of the weights, and W = those of all P parameters in the precision of the products:
+With S processes that share a copy of the weights, and B bytes of a number in the precision of the products:
 
-    weights, gradients, optimiser, average    what one process would need, / S
-    gathered    S > 1: two layers, of which one is being fetched, and what stands outside the layers; W of that
-    scattered   S > 1: the gradients of those, before they are added up
-    buckets     S = 1 and more than one process: 4 P, gradients on their way
-    casts       S = 1: W in bfloat16, which autocast makes of the weights; with S > 1 they are gathered so
+    weights, gradients, optimiser, average    what one process alone would need, / S
+    gathered      S > 1: B of two layers, one of which is being fetched, and of what stands outside the layers
+    scattered     S > 1: their gradients, B of one layer and of what stands outside, and 4 of one to add up
+    casts         S = 1: 2 of every matrix, in bfloat16, which autocast makes of it
     activations, logits    those of the process's own rows
 """
 
@@ -37,20 +36,13 @@ def per_device(recipe: Recipe, model: ModelConfig, share: Share, dtype: str) -> 
         checkpointing=train.checkpointing,
     )
     parts |= {name: parts[name] / share.shard for name in ("weights", "gradients", "optimiser", "average")}
-    held = 2 * layer_parameters(sizes, model) + sizes.tables
     if share.shard > 1:
-        parts["gathered"] = FLOAT[dtype] * held
-        parts["scattered"] = 4.0 * held
+        layer = sizes.matrices / model.layers
+        parts["gathered"] = FLOAT[dtype] * (2 * layer + sizes.tables)
+        parts["scattered"] = FLOAT[dtype] * (layer + sizes.tables) + 4 * layer
     elif dtype == "bfloat16":
         parts["casts"] = 2.0 * (sizes.matrices + sizes.tables)
-    if share.shard == 1 and share.processes > 1:
-        parts["buckets"] = 4.0 * sizes.all
     return parts
-
-
-def layer_parameters(sizes: Sizes, model: ModelConfig) -> float:
-    """Parameters of one layer, its gains among them."""
-    return sizes.matrices / model.layers
 
 
 def checkpoint_bytes(recipe: Recipe, model: ModelConfig) -> float:

@@ -1,9 +1,11 @@
 """The plan of a training run: what it takes, on which devices, for how long, and what holds it up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sfumato.compress.fits import ROOM, Sizes
-from sfumato.config import ConfigError, ModelConfig, Recipe
+from sfumato.compress.fits import FLOAT, ROOM, Sizes
+from sfumato.config import ConfigError, ModelConfig, Recipe, TrainConfig
+from sfumato.model.bundle import without_weights
+from sfumato.model.transformer import Transformer
 from sfumato.plan import memory, traffic
 from sfumato.plan.cluster import Cluster, Share
 from sfumato.process import Process
@@ -92,10 +94,7 @@ def plan_run(
     parts = memory.per_device(recipe, model, share, assumed.dtype)
     needed = sum(parts.values())
     checkpoint = memory.checkpoint_bytes(recipe, model)
-    bytes_of = 2 if assumed.dtype == "bfloat16" else 4
-    sent = traffic.sent(
-        traffic.Weights(sizes.matrices, sizes.all - sizes.matrices, bytes_of), share, backend=assumed.backend
-    )
+    sent = traffic.sent(weights(model, train, assumed.dtype), share, assumed.backend)
     compute = each * per_step / cluster.count / (cluster.device.flops * assumed.mfu)
     sending = traffic.seconds(sent, share, cluster)
     steps = -(-int(tokens) // per_step)
@@ -122,9 +121,32 @@ def plan_run(
     )
 
 
+def weights(model: ModelConfig, train: TrainConfig, dtype: str) -> traffic.Weights:
+    """What of a network is sent."""
+    with without_weights():
+        network = Transformer(model)
+    layers, matrices = sum(p.numel() for p in network.blocks.parameters()), Sizes.of(model).matrices
+    muon = matrices if train.optimizer == "muon" else 0
+    return traffic.Weights(layers, network.num_parameters() - layers, FLOAT[dtype], muon)
+
+
 def suggested(parameters: int, kind: str) -> float:
     """Tokens to train so many parameters on, where nobody says how many."""
     return TOKENS_PER_PARAMETER.get(kind, DIFFUSION) * parameters
+
+
+def widest(recipe: Recipe, model: ModelConfig, cluster: Cluster, share: Share, dtype: str) -> int:
+    """The most rows of a forward that there is room for, doubling what it has: the same step, sent less often."""
+    while share.accumulate % 2 == 0:
+        wider = replace(share, batch=2 * share.batch, accumulate=share.accumulate // 2)
+        if not _room(recipe, model, cluster, wider, dtype):
+            break
+        share = wider
+    return share.batch
+
+
+def _room(recipe: Recipe, model: ModelConfig, cluster: Cluster, share: Share, dtype: str) -> bool:
+    return sum(memory.per_device(recipe, model, share, dtype).values()) <= ROOM * cluster.device.memory
 
 
 def smallest(recipe: Recipe, model: ModelConfig, cluster: Cluster, shard: int, dtype: str) -> int:
@@ -137,7 +159,7 @@ def smallest(recipe: Recipe, model: ModelConfig, cluster: Cluster, shard: int, d
     while rows % count == 0:
         if shard <= count and count % max(1, shard) == 0:
             share = Share.of(recipe.train, count, shard)
-            if sum(memory.per_device(recipe, model, share, dtype).values()) <= ROOM * cluster.device.memory:
+            if _room(recipe, model, cluster, share, dtype):
                 return count
         count *= 2
     raise ConfigError(

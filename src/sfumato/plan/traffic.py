@@ -1,16 +1,18 @@
 """Bytes that a process sends in an optimiser step, and the time that takes.
 
-With P parameters of B bytes as they are gathered and G as gradients are, W processes of which S share a copy of the
-weights, R = W / S copies, and A forwards in a step:
+With P parameters, L of them in matrices of layers, of B bytes as they are gathered, W processes of which S share a copy
+of the weights, R = W / S copies, and A forwards in a step:
 
-    S = 1      all-reduce of the gradients                       2 (W - 1) / W  P G
-    S > 1      all-gather for the forward, A times               A (S - 1) / S  P B
-               all-gather of the layers for the backward         A (S - 1) / S  (P of layers) B
-               reduce-scatter of the gradients                   A (S - 1) / S  P G
-    1 < S < W  all-reduce of the shards' gradients, once         2 (R - 1) / R  P G / S
+    all-reduce              of the gradients, S = 1: once        2 (R - 1) / R  4 P
+                            of those that are shared: A times    2 (R - 1) / R  4 P / S  A
+    all-gather, forward     of the weights                       (S - 1) / S  P B  A
+    all-gather, backward    of the layers again                  (S - 1) / S  L B  A
+    reduce-scatter          of the gradients                     (S - 1) / S  4 P  A
+    exchange                Muon's matrices, there and back      2 (S - 1) / S  L B / S
 
 These are what rings send, and the least that is possible for what each process must learn (Patarasuk and Yuan 2009). As
-many bytes are received at once. Gloo has no reduce-scatter of its own and does an all-reduce, twice the bytes.
+many bytes are received at once. Gloo has no reduce-scatter of its own and does an all-reduce, twice the bytes. What
+else a step says, a loss and a norm, is not worth counting.
 
 Sources: Rajbhandari et al. 2019 (ZeRO, 1910.02054, section 7); Zhao et al. 2023 (FSDP, 2304.11277).
 """
@@ -28,36 +30,36 @@ class Weights:
     """What is sent."""
 
     layers: int
-    """Parameters of all layers."""
+    """Parameters of all layers, which are gathered twice."""
     others: int
-    """Those of the tables and of what stands outside the layers, which stay gathered until the backward pass is over."""
-    gathered: int = 2
+    """Of what stands outside the layers, gathered until the backward pass is over."""
+    gathered: float = 2
     """Bytes a parameter when it is gathered: the precision of the products."""
-    reduced: int = 4
-    """Bytes a gradient when it is added up."""
+    matrices: int = 0
+    """Parameters that Muon updates."""
 
-    @property
-    def all(self) -> int:
-        """Parameters."""
-        return self.layers + self.others
+
+GRADIENT = 4
+"""Bytes of a gradient when it is added up."""
 
 
 def sent(weights: Weights, share: Share, backend: str = "nccl") -> Parts:
-    """Bytes that each process sends in a step; nothing else of a step is worth counting.
+    """Bytes that each process sends in a step.
 
     Args:
-        weights: their number and precisions.
+        weights: their number and precision.
         share: who holds what.
         backend: nccl, or gloo, whose reduce-scatter is dearer.
     """
-    ring = (share.shard - 1) / share.shard
+    every, ring = weights.layers + weights.others, (share.shard - 1) / share.shard
     between = 2 * (share.replicas - 1) / share.replicas
-    scatter = 2 if backend == "gloo" else 1
+    times, scatter = share.accumulate, 2 if backend == "gloo" else 1
     return {
-        "all-gather, forward": share.accumulate * ring * weights.all * weights.gathered,
-        "all-gather, backward": share.accumulate * ring * weights.layers * weights.gathered,
-        "reduce-scatter": scatter * share.accumulate * ring * weights.all * weights.reduced,
-        "all-reduce": between * weights.all * weights.reduced / share.shard,
+        "all-reduce": between * GRADIENT * every / share.shard * (times if share.shard > 1 else 1),
+        "all-gather, forward": times * ring * every * weights.gathered,
+        "all-gather, backward": times * ring * weights.layers * weights.gathered,
+        "reduce-scatter": times * ring * every * GRADIENT * scatter,
+        "exchange": 2 * ring * weights.matrices * weights.gathered / share.shard,
     }
 
 
