@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import bench
@@ -168,7 +167,7 @@ def row(way: Way, runs: dict[Way, list[dict[str, Any]]], args: argparse.Namespac
     efficiency = [rate / (way.processes * base) for rate, base in zip(rates, single, strict=True)]
     dtype = "bfloat16" if args.dtype == "bfloat16" else "float32"
     recipe = recipe_of(args, way, "cpu", dtype)
-    share = Share.of(recipe.train, way.processes, recipe.train.shard)
+    share = Share.of(recipe.train, way.processes)
     theory = sum(sent(weights(recipe.model, recipe.train, dtype), share, "gloo").values())
     counted = [one for one in mine[0]["sent"] if one is not None]
     close = abs(mine[0]["losses"][-1] / alone[0]["losses"][-1] - 1) < CLOSE

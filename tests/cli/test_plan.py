@@ -48,5 +48,5 @@ def test_formulas_are_shown_when_asked_for(capsys: Captured) -> None:
 def test_mistakes_are_one_line(refused: Callable[..., str], tmp_path: Path) -> None:
     assert "expected 1B, 8B, 100B or a recipe" in refused("plan", "9B")
     assert "not known; one of h100" in refused("plan", "8B", "--gpu", "abacus")
-    assert "cannot be" in refused("plan", "8B", "--gpus", "3")
-    assert "no room" in refused("plan", "100B", "--gpu", "4090", "--shard", "1")
+    assert "cannot be divided among 3" in refused("plan", "8B", "--gpus", "3")
+    assert "no number of 4090" in refused("plan", "100B", "--gpu", "4090", "--train.shard", "1")

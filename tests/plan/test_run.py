@@ -43,7 +43,7 @@ class Zeros(Stream):
 
 def planned(recipe: Recipe, devices: int = 1, network: float = 50e9) -> RunPlan:
     process = build_process(recipe.process, vocab_size=recipe.model.vocab_size, mask_id=0, never_written=(0,), shift=0)
-    return plan_run(recipe, recipe.model, process, Cluster(H100, devices, network=network), 0, Assumed())
+    return plan_run(recipe, recipe.model, process, Cluster(H100, devices, network=network), Assumed())
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -88,13 +88,13 @@ def test_what_is_shared_is_divided_and_the_rest_is_each_ones_own() -> None:
 
 
 def test_rows_are_divided_as_training_divides_them() -> None:
-    assert Share.of(TRAIN, 4, 0) == Share(4, 4, 4, 2)
-    assert Share.of(TRAIN, 32, 8) == Share(32, 8, 1, 1)
-    assert Share.of(TRAIN, 16, 1).replicas == 16
+    assert Share.of(TRAIN, 4) == Share(4, 4, 4, 2)
+    assert Share.of(replace(TRAIN, shard=8), 32) == Share(32, 8, 1, 1)
+    assert Share.of(replace(TRAIN, shard=1), 16).replicas == 16
     with pytest.raises(ConfigError, match="3 processes"):
-        Share.of(TRAIN, 3, 0)
+        Share.of(TRAIN, 3)
     with pytest.raises(ConfigError, match="shard"):
-        Share.of(TRAIN, 4, 3)
+        Share.of(replace(TRAIN, shard=3), 4)
 
 
 def test_time_is_work_over_speed() -> None:
@@ -119,15 +119,16 @@ def test_a_recipe_says_how_long() -> None:
 
 def test_the_fewest_devices_have_room_and_half_of_them_have_not() -> None:
     recipe = SHAPES["8B"]
-    count = smallest(recipe, recipe.model, Cluster(H100, 1), 0, "bfloat16")
+    count = smallest(recipe, recipe.model, Cluster(H100, 1), "bfloat16")
     assert planned(recipe, count).fits and not planned(recipe, count // 2).fits
-    with pytest.raises(ConfigError, match="no room"):
-        smallest(recipe, recipe.model, Cluster(H100, 1), 1, "bfloat16")
+    copied = replace(recipe, train=replace(recipe.train, shard=1))
+    with pytest.raises(ConfigError, match="no number of h100"):
+        smallest(copied, recipe.model, Cluster(H100, 1), "bfloat16")
 
 
 def test_wider_forwards_do_the_same_step_and_send_less() -> None:
     recipe, where = SHAPES["8B"], Cluster(H100, 64)
-    rows = widest(recipe, recipe.model, where, Share.of(recipe.train, 64, 0), "bfloat16")
+    rows = widest(recipe, recipe.model, where, Share.of(recipe.train, 64), "bfloat16")
     assert rows > recipe.train.batch
     times = rows // recipe.train.batch
     wider = replace(recipe, train=replace(recipe.train, batch=rows, accumulate=recipe.train.accumulate // times))

@@ -13,7 +13,7 @@ from sfumato.model.layout import Block, layout_named, visible
 from sfumato.model.transformer import Transformer
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.denoising import Prepared, denoising
-from sfumato.train.flops import Load, classical, flops_per_token, forward, scored_share, step_flops, training
+from sfumato.train.flops import Load, Speed, classical, flops_per_token, forward, scored_share, step_flops, training
 from sfumato.train.step import Step
 
 Make = Callable[..., Recipe]
@@ -128,3 +128,13 @@ def test_the_rule_of_thumb_is_the_count_without_attention() -> None:
     assert (sum(parts.values()) - parts["attention"]) / 32 == classical(matrices, 1)
     assert flops_per_token(model) == sum(parts.values()) / 32
     assert flops_per_token(model, scored=0.5) < flops_per_token(model) < flops_per_token(model, "block")
+
+
+def test_a_step_says_its_flops_and_their_share_of_the_peak(recipe: Make) -> None:
+    run, step = begun(recipe(peak=2.0, accumulate=2))
+    record = step()
+    each = step_flops(step.recipe, run.config, step.process, "cpu").model / (16 * 32)
+    assert record["flops"] == pytest.approx(record["tokens_per_second"] * each, rel=1e-3)
+    assert record["mfu"] == pytest.approx(record["flops"] / 2e12, abs=1e-4)
+    assert Speed(step.recipe, run.config, step.process, 4).of(1e9)["mfu"] == pytest.approx(1e9 * each / 8e12, abs=1e-4)
+    assert begun(recipe())[1]()["mfu"] is None  # nobody has published what this processor can do

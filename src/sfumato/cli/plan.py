@@ -21,7 +21,6 @@ class Options:
     gpu: str = option("h100", "the kind of device, such as h100, h200, b200, a100, l40s, 4090 or mi300x")
     gpus: int = option(0, "how many; 0 = the fewest that have room, of 1, 2, 4, ...", at_least=0)
     per_machine: int = option(8, "devices in a machine", at_least=1)
-    shard: int = option(0, "processes that share a copy of the weights: 0 = all (FSDP2), 1 = none (DDP)", at_least=0)
     network: float = option(50.0, "GB/s that a device sends to other machines; 50 = 400 Gbit/s", at_least=0.01)
     storage: float = option(2.0, "GB/s that checkpoints are written with, by all together", at_least=0.001)
     mfu: float = option(0.4, "utilisation to assume: share of the peak rate", at_least=0.001, at_most=1)
@@ -47,8 +46,8 @@ def run(words: list[str], out: TextIO) -> None:
     process = build_process(recipe.process, vocab_size=model.vocab_size, mask_id=0, never_written=(0,), shift=0)
     cluster = Cluster(device, options.gpus or 1, options.per_machine, options.network * 1e9)
     if not options.gpus:
-        cluster = replace(cluster, count=smallest(recipe, model, cluster, options.shard, dtype))
-    found = plan_run(recipe, model, process, cluster, options.shard, assumed)
+        cluster = replace(cluster, count=smallest(recipe, model, cluster, dtype))
+    found = plan_run(recipe, model, process, cluster, assumed)
     writing = ways(model, device, options.decided)
     if options.json:
         import json

@@ -1,10 +1,10 @@
 """What a run is spread over: devices, machines, the links between them, and who holds which part of the weights."""
 
-import math
 from dataclasses import dataclass
 
 from sfumato.config import ConfigError, TrainConfig
 from sfumato.train.devices import Device
+from sfumato.train.parallel import Processes
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,22 @@ class Share:
     """Forwards in an optimiser step."""
 
     @classmethod
-    def of(cls, train: TrainConfig, processes: int, shard: int) -> "Share":
-        """The share of one of so many processes: accumulation is divided first, then the batch.
+    def of(cls, train: TrainConfig, processes: int) -> "Share":
+        """The share of one of so many processes.
 
         Args:
-            train: the batch of the whole step.
+            train: the batch of the whole step, and how many share a copy of the weights.
             processes: how many there are.
-            shard: of how many one copy of the weights is; 0 = of all.
 
         Raises:
             ConfigError: the rows of a step, or the processes, cannot be divided so.
         """
-        rows = train.batch * train.accumulate
-        if rows % processes:
-            raise ConfigError(
-                f"train.batch * train.accumulate = {rows} rows a step cannot be shared by {processes} processes; "
-                f"take a divisor of {rows}, or another train.accumulate"
-            )
-        shard = shard or processes
+        shard = train.shard or processes
         if processes % shard:
-            raise ConfigError(f"expected shard to divide the number of processes, got {shard} and {processes}")
-        divided = math.gcd(train.accumulate, processes)
-        return cls(processes, shard, train.batch // (processes // divided), train.accumulate // divided)
+            raise ConfigError(
+                f"train.shard: {processes} devices cannot be divided into groups of {shard}; use a divisor"
+            )
+        return cls(processes, shard, *Processes(count=processes).rows(train))
 
     @property
     def replicas(self) -> int:

@@ -4,12 +4,10 @@ from dataclasses import dataclass, replace
 
 from sfumato.compress.fits import FLOAT, ROOM, Sizes
 from sfumato.config import ConfigError, ModelConfig, Recipe, TrainConfig
-from sfumato.model.bundle import without_weights
-from sfumato.model.transformer import Transformer
 from sfumato.plan import memory, traffic
 from sfumato.plan.cluster import Cluster, Share
 from sfumato.process import Process
-from sfumato.train.flops import classical, flops_per_token, scored_share
+from sfumato.train.flops import classical, flops_per_token, latent_products, scored_share
 
 TOKENS_PER_PARAMETER = {"autoregressive": 20.0}
 """Of the least loss for the compute: Hoffmann et al. 2022 (Chinchilla, 2203.15556, table 3)."""
@@ -70,9 +68,7 @@ class Assumed:
     backend: str = "nccl"
 
 
-def plan_run(
-    recipe: Recipe, model: ModelConfig, process: Process, cluster: Cluster, shard: int, assumed: Assumed
-) -> RunPlan:
+def plan_run(recipe: Recipe, model: ModelConfig, process: Process, cluster: Cluster, assumed: Assumed) -> RunPlan:
     """Plan the training of a recipe.
 
     Args:
@@ -80,17 +76,16 @@ def plan_run(
         model: its network, the vocabulary known.
         process: what is scored.
         cluster: on what.
-        shard: of how many processes one copy of the weights is; 0 = of all.
         assumed: what is taken for granted.
 
     Raises:
         ConfigError: the rows of a step cannot be divided among the devices.
     """
-    train, sizes, share = recipe.train, Sizes.of(model), Share.of(recipe.train, cluster.count, shard)
+    train, sizes, share = recipe.train, Sizes.of(model), Share.of(recipe.train, cluster.count)
     per_step = train.batch * train.accumulate * model.context
     tokens = train.steps * per_step or train.tokens or suggested(sizes.all, recipe.process.kind)
     layout = "causal" if process.name == "autoregressive" else "block" if model.block else "full"
-    each = flops_per_token(model, layout, scored_share(process))
+    each = flops_per_token(model, layout, scored_share(process), latent_loss=latent_products(recipe))
     parts = memory.per_device(recipe, model, share, assumed.dtype)
     needed = sum(parts.values())
     checkpoint = memory.checkpoint_bytes(recipe, model)
@@ -123,11 +118,8 @@ def plan_run(
 
 def weights(model: ModelConfig, train: TrainConfig, dtype: str) -> traffic.Weights:
     """What of a network is sent."""
-    with without_weights():
-        network = Transformer(model)
-    layers, matrices = sum(p.numel() for p in network.blocks.parameters()), Sizes.of(model).matrices
-    muon = matrices if train.optimizer == "muon" else 0
-    return traffic.Weights(layers, network.num_parameters() - layers, FLOAT[dtype], muon)
+    sizes = Sizes.of(model)
+    return traffic.Weights(sizes.all, sizes.matrices if train.optimizer == "muon" else 0, FLOAT[dtype])
 
 
 def suggested(parameters: int, kind: str) -> float:
@@ -149,20 +141,22 @@ def _room(recipe: Recipe, model: ModelConfig, cluster: Cluster, share: Share, dt
     return sum(memory.per_device(recipe, model, share, dtype).values()) <= ROOM * cluster.device.memory
 
 
-def smallest(recipe: Recipe, model: ModelConfig, cluster: Cluster, shard: int, dtype: str) -> int:
+def smallest(recipe: Recipe, model: ModelConfig, cluster: Cluster, dtype: str) -> int:
     """The smallest number of devices that has room for a run, among 1, 2, 4, ...
 
     Raises:
         ConfigError: none of those that the rows of a step can be shared by.
     """
-    count, rows = 1, recipe.train.batch * recipe.train.accumulate
-    while rows % count == 0:
-        if shard <= count and count % max(1, shard) == 0:
-            share = Share.of(recipe.train, count, shard)
-            if _room(recipe, model, cluster, share, dtype):
+    count = max(1, recipe.train.shard)
+    while True:
+        try:
+            if _room(recipe, model, cluster, Share.of(recipe.train, count), dtype):
                 return count
+        except ConfigError:
+            break
         count *= 2
     raise ConfigError(
-        f"{count // 2} x {cluster.device.name} have no room for this, and {rows} rows a step cannot be shared by more; "
-        "try --train.checkpointing, a smaller train.batch with more train.accumulate, or another --gpu"
+        f"no number of {cluster.device.name} that can share {recipe.train.batch} x {recipe.train.accumulate} rows has "
+        "room for this; try --train.checkpointing, --train.shard 0, a smaller --train.batch with more "
+        "--train.accumulate, or another --gpu"
     )

@@ -1,14 +1,14 @@
 """Bytes that a process sends in an optimiser step, and the time that takes.
 
-With P parameters, L of them in matrices of layers, of B bytes as they are gathered, W processes of which S share a copy
-of the weights, R = W / S copies, and A forwards in a step:
+With P parameters, M of them in matrices that Muon updates, of B bytes as they are gathered, W processes of which S
+share a copy of the weights, R = W / S copies, and A forwards in a step:
 
     all-reduce              of the gradients, S = 1: once        2 (R - 1) / R  4 P
                             of those that are shared: A times    2 (R - 1) / R  4 P / S  A
     all-gather, forward     of the weights                       (S - 1) / S  P B  A
-    all-gather, backward    of the layers again                  (S - 1) / S  L B  A
+    all-gather, backward    of the weights again                 (S - 1) / S  P B  A
     reduce-scatter          of the gradients                     (S - 1) / S  4 P  A
-    exchange                Muon's matrices, there and back      2 (S - 1) / S  L B / S
+    exchange                Muon's matrices, there and back      2 (S - 1) / S  M B / S
 
 These are what rings send, and the least that is possible for what each process must learn (Patarasuk and Yuan 2009). As
 many bytes are received at once. Gloo has no reduce-scatter of its own and does an all-reduce, twice the bytes. What
@@ -29,14 +29,11 @@ Parts = dict[str, float]
 class Weights:
     """What is sent."""
 
-    layers: int
-    """Parameters of all layers, which are gathered twice."""
-    others: int
-    """Of what stands outside the layers, gathered until the backward pass is over."""
-    gathered: float = 2
-    """Bytes a parameter when it is gathered: the precision of the products."""
+    parameters: int
     matrices: int = 0
     """Parameters that Muon updates."""
+    gathered: float = 2
+    """Bytes of a parameter when it is gathered: the precision of the products."""
 
 
 GRADIENT = 4
@@ -51,13 +48,13 @@ def sent(weights: Weights, share: Share, backend: str = "nccl") -> Parts:
         share: who holds what.
         backend: nccl, or gloo, whose reduce-scatter is dearer.
     """
-    every, ring = weights.layers + weights.others, (share.shard - 1) / share.shard
+    every, ring = weights.parameters, (share.shard - 1) / share.shard
     between = 2 * (share.replicas - 1) / share.replicas
     times, scatter = share.accumulate, 2 if backend == "gloo" else 1
     return {
         "all-reduce": between * GRADIENT * every / share.shard * (times if share.shard > 1 else 1),
         "all-gather, forward": times * ring * every * weights.gathered,
-        "all-gather, backward": times * ring * weights.layers * weights.gathered,
+        "all-gather, backward": times * ring * every * weights.gathered,
         "reduce-scatter": times * ring * every * GRADIENT * scatter,
         "exchange": 2 * ring * weights.matrices * weights.gathered / share.shard,
     }

@@ -31,6 +31,8 @@ from sfumato.model.bundle import BundleConfig, without_weights
 from sfumato.model.layout import layout_named
 from sfumato.model.transformer import Transformer
 from sfumato.process import Process
+from sfumato.train.devices import peak_flops
+from sfumato.train.run import device_of
 
 Parts = dict[str, float]
 """FLOPs by what they are for."""
@@ -143,7 +145,7 @@ def step_flops(recipe: Recipe, config: BundleConfig, process: Process, device: s
     """
     train, model, layout = recipe.train, config.model, config.layout
     groups = model.context // (model.smallest_block or model.block) if model.block else 1
-    products = (2 if recipe.process.objective == "elbo" else 1) if model.latent else 0
+    products = latent_products(recipe)
     needed = Load(train.batch, model.context, layout, train.batch * model.context * scored_share(process))
     tiled = layout_named(layout, model.block).two_streams and device == "cuda"
     padded = process.capacity(train.batch, model.context, groups)
@@ -155,22 +157,58 @@ def step_flops(recipe: Recipe, config: BundleConfig, process: Process, device: s
     return StepFlops(train.accumulate * model_flops, train.accumulate * hardware_flops + update)
 
 
+class Speed:
+    """From tokens/s of a run its FLOP/s, and their share of what its devices can do."""
+
+    def __init__(self, recipe: Recipe, config: BundleConfig, process: Process, processes: int = 1):
+        """Everything that stays the same from step to step.
+
+        Args:
+            recipe: a resolved one.
+            config: the model.
+            process: what is scored.
+            processes: how many train together, each on a device of its own.
+        """
+        device, dtype = device_of(recipe)
+        self.per_token = None  # of a library's network, which is unknown, and of adapters, which do less than this
+        if config.foreign is None and not recipe.lora.rank:
+            self.per_token = flops_per_token(
+                config.model, config.layout, scored_share(process), latent_loss=latent_products(recipe)
+            )
+        self.peak = 1e12 * recipe.train.peak or peak_flops(device, dtype)
+        self.processes = processes
+
+    def of(self, tokens_per_second: float) -> dict[str, float | None]:
+        """`flops`, model FLOP/s of all processes together, and `mfu`; None where they are unknown."""
+        if self.per_token is None:
+            return {"flops": None, "mfu": None}
+        flops = tokens_per_second * self.per_token
+        mfu = flops / (self.peak * self.processes) if self.peak else None
+        return {"flops": float(f"{flops:.4g}"), "mfu": None if mfu is None else round(mfu, 4)}
+
+
 def scored_share(process: Process) -> float:
     """The share of the places that is scored on average, all being editable."""
     rows, length = 2**40, 2**10  # so many that the capacity's margin for chance is nothing
     return process.capacity(rows, length, 0) / (rows * length)
 
 
-def flops_per_token(model: ModelConfig, layout: str = "full", scored: float = 1.0) -> float:
+def latent_products(recipe: Recipe) -> int:
+    """Products of all scored places with all embeddings that a process makes, which noises embeddings."""
+    return (2 if recipe.process.objective == "elbo" else 1) if recipe.model.latent else 0
+
+
+def flops_per_token(model: ModelConfig, layout: str = "full", scored: float = 1.0, *, latent_loss: int = 0) -> float:
     """Model FLOPs of training, a token of text, in rows as long as the context.
 
     Args:
         model: the network.
         layout: full, causal or block.
         scored: the share of the places that is scored.
+        latent_loss: as in `forward`.
     """
     rows = Load(1, model.context, layout, model.context * scored)
-    return sum(training(model, rows).values()) / model.context
+    return sum(training(model, rows, latent_loss=latent_loss).values()) / model.context
 
 
 def classical(parameters: int, tokens: float) -> float:

@@ -30,6 +30,7 @@ FREE = frozenset(
         "sample_every",
         "sample_prompt",
         "threads",
+        "peak",
         "checkpointing",
         "shard",
         "data.cache",
