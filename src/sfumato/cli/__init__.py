@@ -18,6 +18,7 @@ from sfumato.config import ConfigError, closest
 
 COMMANDS = {
     "train": "train a model from a recipe",
+    "plan": "what a training run needs, on paper: days, memory, what is sent",
     "tune": "teach a trained model: answers, preferences, rewards, fewer steps",
     "generate": "continue a prompt, and watch the text appear out of noise",
     "chat": "talk with a model that was tuned on conversations",

@@ -218,6 +218,7 @@ class TrainConfig:
     sample_every: int = option(0, "steps between samples; 0 means never", at_least=0)
     sample_prompt: str = option("", "how the samples begin")
     threads: int = option(0, "CPU threads; 0 leaves it to torch", at_least=0)
+    peak: float = option(0.0, "TFLOP/s of a device, for the share that is used; 0 = as its maker says", at_least=0)
 
     def __post_init__(self) -> None:
         """Refuse to wait for evaluations that never come."""
