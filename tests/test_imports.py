@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "evaluate": GROUND | {"text", "process", "model", "data", "sample"},
     "tune": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
     "compress": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
+    "doctor": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
     "show": GROUND | {"sample.trace"},
     "store": GROUND,
     "improve": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate", "tune", "store"},
