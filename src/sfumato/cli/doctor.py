@@ -22,7 +22,7 @@ _SIGNS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "b
 class Options:
     """The flags of this command."""
 
-    quick: bool = option(False, "look only: no measurements, no self-test; a few seconds")
+    quick: bool = option(False, "leave out how fast the machine computes, and the self-test; a few seconds")
     runs: str = option("runs", "the folder that training will write to")
     cache: str = option("", "the folder of the tokenised cache; empty means $SFUMATO_CACHE or ~/.cache/sfumato")
     json: bool = option(False, "write JSON, and nothing else, to standard output")
@@ -41,7 +41,7 @@ def run(words: list[str], out: TextIO) -> int:
     begin, found = time.monotonic(), []
     if os.environ.get("RANK", "0") != "0":
         return _of_another_rank(examination(os.environ, options.runs, cache))
-    with _Page(out, options.json) as page:
+    with Page(out, options.json) as page:
         for check, finding in examination(os.environ, options.runs, cache, quick=options.quick, begun=page.begun):
             page.show(check, finding)
             found.append((check, finding))
@@ -64,7 +64,7 @@ def _of_another_rank(findings: "Iterable[tuple[Check, Finding]]") -> int:
     return int(bool(failed))
 
 
-class _Page:
+class Page:
     """The report as it grows, section by section, and under it what is looked at now; as JSON only the latter."""
 
     def __init__(self, out: TextIO, as_json: bool):

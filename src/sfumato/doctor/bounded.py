@@ -42,7 +42,8 @@ def examine(
     try:
         for check in checks:
             begun(check)
-            child = child if child and child.alive else Child(environ)
+            if child is None or not child.alive:
+                child = Child(environ)
             for finding in child.run(check):
                 yield check, finding
     finally:
@@ -73,6 +74,7 @@ class Child:
             start_new_session=self._leader,
         )
         self._lines: queue.Queue[str] = queue.Queue()
+        self._closed = False
         assert self._process.stdout is not None
         threading.Thread(target=_collect, args=(self._process.stdout, self._lines), daemon=True).start()
 
@@ -87,7 +89,7 @@ class Child:
     @property
     def alive(self) -> bool:
         """Whether it can take another check."""
-        return self._process.poll() is None
+        return not self._closed and self._process.poll() is None
 
     def ask(self, check: Check) -> None:
         """Hand it a check, and do not wait; `findings` does."""
@@ -112,7 +114,9 @@ class Child:
                 )
                 return
             if not line:
-                yield self._crash(check)
+                crash = self._crash(check)
+                self.close()
+                yield crash
                 return
             message: dict[str, Any] | None = json.loads(line)
             if message is None:
@@ -126,6 +130,9 @@ class Child:
 
     def close(self) -> None:
         """End it, and everything that it has started."""
+        if self._closed:  # by now its number may belong to another process
+            return
+        self._closed = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self._leader:
                 os.killpg(self._process.pid, signal.SIGKILL)

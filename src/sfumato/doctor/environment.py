@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from sfumato.doctor.finding import Finding, judged
 
 _TOLD = ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE", "SFUMATO_CACHE", "PYTORCH_CUDA_ALLOC_CONF")
-RANK = ("RANK", "WORLD_SIZE", "LOCALRANK", "MASTER_ADDR", "MASTER_PORT")
+RANK = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SLOWER = {
     "CUDA_LAUNCH_BLOCKING": "it makes every GPU kernel wait",
     "NCCL_P2P_DISABLE": "GPUs then copy through the host",

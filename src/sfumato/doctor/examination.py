@@ -1,11 +1,14 @@
 """The whole examination: what is looked at, in which order, and how long each part may take."""
 
 from collections.abc import Iterator, Mapping
+from tempfile import gettempdir
 
 from sfumato.doctor.bounded import Begun, alone, examine
 from sfumato.doctor.environment import RANK
 from sfumato.doctor.finding import Check, Finding
 from sfumato.doctor.world import everyone
+
+_PATIENCE = 60  # seconds for the ranks of torchrun to find each other
 
 
 def checks(environ: Mapping[str, str], run: str, cache: str, *, quick: bool) -> list[Check]:
@@ -15,7 +18,7 @@ def checks(environ: Mapping[str, str], run: str, cache: str, *, quick: bool) -> 
         environ: the environment.
         run: the folder of runs.
         cache: the folder of the cache.
-        quick: leave out what takes more than a second or two.
+        quick: leave out how fast the machine is, and the self-test.
     """
     here = "sfumato.doctor"
     found = [
@@ -29,6 +32,7 @@ def checks(environ: Mapping[str, str], run: str, cache: str, *, quick: bool) -> 
         Check("Environment", "open files", f"{here}.environment:open_files", 30),
         Check("Folders", "runs", f"{here}.folders:folder", 60, {"what": "runs", "path": run}),
         Check("Folders", "cache", f"{here}.folders:folder", 60, {"what": "cache", "path": cache}),
+        Check("Folders", "temporary files", f"{here}.folders:folder", 60, {"what": "temporary", "path": gettempdir()}),
     ]
     if quick:
         return found
@@ -38,7 +42,7 @@ def checks(environ: Mapping[str, str], run: str, cache: str, *, quick: bool) -> 
         Check("Speed", "copies to the GPU", f"{here}.speed:host_and_device", 60),
         Check("Speed", "matrix products", f"{here}.speed:products", 90),
         Check("Speed", "threads", f"{here}.speed:threads", 60),
-        Check("Speed", "processes", f"{here}.world:loopback", 180, {"limit": 80}),
+        Check("Speed", "processes", f"{here}.world:loopback", 200, {"patience": 40}),
         Check("Self-test", "bound and entropy", f"{here}.exact:oracle", 60),
         Check("Self-test", "training", f"{here}.self_test:training", 120),
         Check("Self-test", "writing", f"{here}.self_test:writing", 120),
@@ -62,6 +66,6 @@ def examination(
     """
     together = all(environ.get(name) for name in RANK) and environ["WORLD_SIZE"] != "1"
     if together:
-        yield from everyone(environ, 120, begun)
+        yield from everyone(environ, _PATIENCE, begun)
     if environ.get("RANK", "0") == "0":
         yield from examine(checks(environ, run, cache, quick=quick), alone(environ), begun)

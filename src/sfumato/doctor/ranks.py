@@ -25,25 +25,25 @@ _ROUNDS = 5
 _SLOW = 0.5  # of the median: a rank below that is named
 
 
-def among(what: str, backend: str = "", limit: float = 60.0, size: int = 16 * MIB) -> Iterator[Finding]:
+def among(what: str, backend: str = "", patience: float = 60.0, size: int = 16 * MIB) -> Iterator[Finding]:
     """Sum a tensor over all ranks.
 
     Args:
         what: the name of the findings.
         backend: gloo or nccl; empty takes nccl where each rank of a host has a GPU.
-        limit: seconds to wait for ranks.
+        patience: seconds to wait for ranks.
         size: bytes of the tensor.
     """
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local = int(os.environ.get("LOCAL_RANK", rank))
     backend = backend or ("nccl" if dist.is_nccl_available() and torch.cuda.device_count() > local else "gloo")
-    store = _store(rank, limit)
+    store = _store(rank, patience)
     store.set(f"here/{rank}", socket.gethostname())
     if rank == 0:
-        missing = _missing(store, world, "here", limit)
+        missing = _missing(store, world, "here", patience)
         store.set("missing", json.dumps(missing))
     else:
-        store.wait(["missing"], timedelta(seconds=limit + 10))
+        store.wait(["missing"], timedelta(seconds=patience + 10))
         missing = json.loads(store.get("missing"))
     if missing:
         if rank == 0:
@@ -52,7 +52,7 @@ def among(what: str, backend: str = "", limit: float = 60.0, size: int = 16 * MI
             yield Finding(what, said, "fail", advice.format(**os.environ))
         return
     try:
-        measured = _measure(store, rank, world, backend, limit, size)
+        measured = _measure(store, rank, world, backend, patience, size)
     except RuntimeError:
         if rank == 0 and (left := _missing(store, world, "measured", 1.0)):
             yield Finding(what, f"lost on the way: {_listed(left)}", "fail", "look at the output of these ranks")
@@ -62,11 +62,11 @@ def among(what: str, backend: str = "", limit: float = 60.0, size: int = 16 * MI
         yield from _told(what, backend, measured)
 
 
-def _store(rank: int, limit: float) -> dist.Store:
+def _store(rank: int, patience: float) -> dist.Store:
     """Where ranks leave notes for each other; torchrun holds one already, else rank 0 does."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    wait = timedelta(seconds=limit)
+    wait = timedelta(seconds=patience)
     try:
         store = dist.TCPStore(host, port, is_master=hosts, timeout=wait, wait_for_workers=False)
     except (RuntimeError, ValueError) as error:  # DistNetworkError and DistStoreError among them
@@ -74,9 +74,9 @@ def _store(rank: int, limit: float) -> dist.Store:
     return dist.PrefixStore("doctor", store)
 
 
-def _missing(store: dist.Store, world: int, what: str, limit: float) -> list[int]:
+def _missing(store: dist.Store, world: int, what: str, patience: float) -> list[int]:
     """Ranks that have not left the note within the time."""
-    end, missing = time.monotonic() + limit, list(range(world))
+    end, missing = time.monotonic() + patience, list(range(world))
     while missing and time.monotonic() < end:
         missing = [rank for rank in missing if not store.check([f"{what}/{rank}"])]
         time.sleep(0.02)
@@ -84,7 +84,7 @@ def _missing(store: dist.Store, world: int, what: str, limit: float) -> list[int
 
 
 def _measure(
-    store: dist.Store, rank: int, world: int, backend: str, limit: float, size: int
+    store: dist.Store, rank: int, world: int, backend: str, patience: float, size: int
 ) -> dict[int, dict[str, Any]]:
     """What each rank measured, on rank 0; it is the last to leave, since it may hold the store."""
     cuda = backend == "nccl"
@@ -93,9 +93,8 @@ def _measure(
         torch.cuda.set_device(device)
     speed = product_rate(torch.float32, device, 4096 if cuda else 512)
     own: dict[str, Any] = {"host": socket.gethostname(), "flops": speed}
-    dist.init_process_group(
-        backend, store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=timedelta(seconds=limit)
-    )
+    group, wait = dist.PrefixStore("group", store), timedelta(seconds=patience)
+    dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=wait)
     try:
         own["latency"] = _all_reduce(torch.ones(1, device=device), 20)
         own["all_reduce"] = _bus(size, world) / _all_reduce(torch.ones(size // 4, device=device), _ROUNDS)
@@ -103,11 +102,11 @@ def _measure(
         store.set(f"measured/{rank}", json.dumps(own))
         if rank:
             with suppress(RuntimeError):  # rank 0 may have gone already, and the store with it
-                store.wait(["done"], timedelta(seconds=limit))
+                store.wait(["done"], wait)
             return {}
         found = {}
         for other in range(world):
-            store.wait([f"measured/{other}"], timedelta(seconds=limit))
+            store.wait([f"measured/{other}"], wait)
             found[other] = json.loads(store.get(f"measured/{other}"))
         store.set("done", "1")
         return found

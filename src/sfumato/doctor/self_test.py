@@ -5,6 +5,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,13 +30,20 @@ def training() -> Iterator[Finding]:
     with tempfile.TemporaryDirectory(prefix="sfumato-doctor-") as place:
         folder = Path(place)
         recipe = _recipe(folder)
-        train(recipe, folder / "whole")
-        losses = [json.loads(line)["loss"] for line in (folder / "whole" / "metrics.jsonl").read_text().splitlines()]
-        first, last = (sum(part) / len(part) for part in (losses[:4], losses[-4:]))
-        said = f"{first:.2f} -> {last:.2f} nats in {len(losses)} steps on {torch.get_num_threads()} threads"
-        yield judged(last < first - 0.5, "the loss falls", said, _BUG, "fail", losses=losses)
+        yield _trained(recipe, folder / "whole", "the loss falls")
         yield _resumed(recipe, folder)
         yield _reloaded(folder)
+        if torch.cuda.is_available():
+            there = replace(recipe, train=replace(recipe.train, device="cuda", dtype="auto"))
+            yield _trained(there, folder / "cuda", "and on the GPU")
+
+
+def _trained(recipe: Recipe, out: Path, what: str) -> Finding:
+    train(recipe, out)
+    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    first, last = (sum(part) / len(part) for part in (losses[:4], losses[-4:]))
+    said = f"{first:.2f} -> {last:.2f} nats in {len(losses)} steps"
+    return judged(last < first - 0.5, what, said, _BUG, "fail", losses=losses)
 
 
 def _resumed(recipe: Recipe, folder: Path) -> Finding:

@@ -77,9 +77,9 @@ def _products(where: str, device: torch.device, size: int) -> Iterator[Finding]:
             "slower than float32, which a GPU with bfloat16 units never is: see that nothing else runs on it",
             flops=speed,
         )
-    better = max(found, key=lambda name: found[name])
-    times = found[better] / min(found.values())
-    yield Finding(f"precision on the {where}", f"--dtype {better} is {times:.1f} times as fast, and what auto takes")
+    worse, better = sorted(found, key=lambda name: found[name])
+    said = f"{better} is {found[better] / found[worse]:.1f} times as fast as {worse}; --dtype auto finds that out"
+    yield Finding(f"precision on the {where}", said)
 
 
 def threads(cores: float | None = None) -> Iterator[Finding]:
@@ -100,7 +100,8 @@ def chosen_threads(times: dict[int, float], taken: int) -> Finding:
     """What times by number of threads say about the number that torch takes."""
     best = min(times, key=lambda count: times[count])
     said = ", ".join(f"{count}: {1e3 * time_:.1f} ms" for count, time_ in times.items())
-    advice = f"{best} thread{'s' * (best > 1)} are fastest here, torch takes {taken}: set OMP_NUM_THREADS={best}"
+    few = "1 thread is" if best == 1 else f"{best} threads are"
+    advice = f"{few} fastest here, torch takes {taken}: set OMP_NUM_THREADS={best}, or --train.threads {best}"
     figures = {"seconds": {str(count): time_ for count, time_ in times.items()}, "taken": taken, "best": best}
     good = times[taken] <= 1.25 * times[best]
     return judged(good, "threads", f"{taken} taken; a layer by threads: {said}", advice, **figures)
