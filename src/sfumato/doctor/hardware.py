@@ -54,6 +54,15 @@ def processors() -> Iterator[Finding]:
         slow = platform.machine() == "x86_64" and "AVX2" not in units
         advice = "without AVX2 matrix products are several times slower: prefer another machine, or a virtual machine "
         yield judged(not slow, "instructions", ", ".join(units), advice + "that passes its host's CPU through")
+    if hasattr(os, "getloadavg"):
+        yield busy(os.getloadavg()[0], present)
+
+
+def busy(load: float, cores: int) -> Finding:
+    """What the load, the mean number of processes that want to compute, says about the measurements to come."""
+    said = f"{load:.1f} processes want the {cores} cores (mean of a minute)"
+    advice = "the machine is busy: what is measured below is slower than it could be, and more threads do not help"
+    return judged(load < 1.5 * cores, "load", said, advice, load=load)
 
 
 def memory() -> Iterator[Finding]:

@@ -65,6 +65,7 @@ def _reloaded(folder: Path) -> Finding:
 
 def writing(device: str = "auto", dtype: str = "auto") -> Iterator[Finding]:
     """The bundled model: the same text for the same seed, with and without the cache, alone and in company."""
+    torch.set_num_threads(1)  # as in training: on a busy machine several would wait for each other
     model = LanguageModel.load("tiny", device, dtype)
     drawn = [model.generate(_PROMPT, max_tokens=48, seed=1).text for _ in range(2)]
     words = " ".join(drawn[0].split())
@@ -96,7 +97,14 @@ def _recipe(folder: Path) -> Recipe:
         tokenizer=TokenizerConfig(vocab_size=300),
         data=DataConfig((Source(str(data)),), held_out=0.1, cache=str(folder / "cache")),
         train=TrainConfig(
-            steps=_STEPS, batch=16, warmup=4, ema=0.5, checkpoint_every=_STEPS // 2, device="cpu", dtype="float32"
+            steps=_STEPS,
+            batch=16,
+            warmup=4,
+            ema=0.5,
+            checkpoint_every=_STEPS // 2,
+            device="cpu",
+            dtype="float32",
+            threads=1,
         ),
         seed=1,
     )
