@@ -157,7 +157,8 @@ def _told(what: str, backend: str, measured: Mapping[int, dict[str, Any]]) -> It
     figures = {"bytes_per_second": speed, "latency": latency, "ranks": len(measured), "hosts": hosts}
     advice = "sharded training waits for this: see NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME for the right network"
     yield judged(speed > (1e9 if backend == "nccl" else 5e7), what, said, advice, **figures)
-    yield from slow_ranks(what, measured)
+    if hosts > 1 or backend == "nccl":  # processes that share a CPU take turns
+        yield from slow_ranks(what, measured)
 
 
 def slow_ranks(what: str, measured: Mapping[int, dict[str, Any]]) -> Iterator[Finding]:
