@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "tune": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
     "compress": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
     "plan": GROUND | {"model", "process", "train", "compress.fits"},
+    "doctor": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
     "show": GROUND | {"sample.trace"},
     "store": GROUND,
     "improve": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate", "tune", "store"},

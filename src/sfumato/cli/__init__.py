@@ -35,6 +35,7 @@ COMMANDS = {
     "feedback": "look at what users thought of a model's texts, and export it",
     "compress": "make a model smaller: prune it, heal it, store its weights in fewer bits",
     "info": "describe a model",
+    "doctor": "look at the machine, the software and the package itself: what works, how fast, what to do",
     "convert": "write a model in another layout: ours, transformers', or a public family's",
     "classifier": "train a classifier that can guide a model",
     "data": "look at training text, and clean it",
