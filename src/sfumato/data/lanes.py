@@ -4,7 +4,7 @@ Row n of the run is row n // S of lane n % S, with S lanes. What is in a lane de
 alone, so it does not matter which process reads it, and a process reads nothing but the lanes of its own rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,31 +13,31 @@ import numpy as np
 from sfumato.config import Source
 from sfumato.data.batches import Batch, _batch, _cut, _packed, _shuffled, _Text
 from sfumato.data.cache import Encoder, token_type
-from sfumato.data.document import DataError, Document, Report, document_of, length
-from sfumato.data.formats import Item
+from sfumato.data.document import DataError, Document, Report, Section, document_of, length
 from sfumato.data.shards import Part, Reading, dealt
 from sfumato.text.interface import AnyTokenizer
 
 PAGE = 64  # rows of a lane that are packed together
-CHUNK, CHARACTERS = 64, 1 << 18  # documents tokenised at a time, or as many as hold so many characters
+CHUNK = 16  # documents of a lane that are tokenised at a time
+CHARACTERS = 1 << 13  # of a document in a window on average; a window of longer ones holds fewer
 PATIENCE = 300  # epochs in which a lane finds nothing to train on before it gives up
 _DEAL, _WINDOW, _ROWS = 3, 4, 5  # what a shuffle is for, so that no two share their random numbers
 
 
 class Cursor(NamedTuple):
-    """Where a lane is in a source: in a window of shuffled texts, and where that begins."""
+    """Where a lane is in a source: in a window of shuffled documents, and where that begins."""
 
     epoch: int = 0
     part: int = 0
     """How many of the parts that it is dealt in this epoch are done."""
     place: Any = 0
-    """In the next one: where a chunk of documents begins."""
-    skip: int = 0
-    """Texts of that chunk that were in the window before."""
+    """Where the window begins in the next one."""
     window: int = 0
     """Windows before this one."""
     taken: int = 0
-    """Texts of this window that are used."""
+    """Documents of this window that are used up."""
+    given: int = 0
+    """Texts of the next chunk of them that are used."""
 
 
 class Mark(NamedTuple):
@@ -83,7 +83,7 @@ class Plan:
     weights: Sequence[float]
     lanes: int
     window: int
-    """Texts of a source that a lane shuffles among each other."""
+    """Documents of a source that a lane shuffles among each other."""
     context: int
     tokenizer: AnyTokenizer
     encoder: Encoder
@@ -101,81 +101,85 @@ class _Reader:
     def __init__(self, plan: Plan, supply: Supply, lane: int, cursor: Cursor):
         self._plan, self._supply, self._lane = plan, supply, lane
         self.cursor = cursor
-        self._next = cursor._replace(taken=0)
-        self._texts: list[_Text] = []
-        self._reading: Reading | None = None
-        self._chunk: tuple[tuple[int, int, Any], list[_Text], Any] | None = None
-        self._loaded = False
+        self._documents: list[Document] | None = None  # the window
+        self._texts: list[_Text] = []  # of the chunk of it that begins at cursor.taken
+        self._next = cursor  # the window after it
+        self._reading: tuple[tuple[int, int, Any], Reading] | None = None  # where it is, unless it goes on elsewhere
+        self._last = cursor.epoch  # in which there was a text
 
     def take(self) -> _Text:
         """The next text."""
-        if not self._loaded or self.cursor.taken == len(self._texts):
-            taken = 0 if self._loaded else self.cursor.taken
-            self._load(taken)
-            if taken == len(self._texts):  # the place was noted behind the last text of a window
-                self._load(0)
-        found = self._texts[self.cursor.taken]
-        self.cursor = self.cursor._replace(taken=self.cursor.taken + 1)
+        if self._documents is None:
+            self._documents = self._window()
+            self._texts = self._chunk()
+        while self.cursor.given == len(self._texts):
+            self.cursor = self.cursor._replace(taken=self.cursor.taken + CHUNK, given=0)
+            if self.cursor.taken >= len(self._documents):
+                self.cursor = self._next
+                self._documents = self._window()
+            self._texts = self._chunk()
+        found = self._texts[self.cursor.given]
+        self.cursor, self._last = self.cursor._replace(given=self.cursor.given + 1), self.cursor.epoch
         return found
 
-    def _load(self, taken: int) -> None:
-        """Fill the window that begins where the last one ended; the end of an epoch ends it too."""
-        epoch, part, place, skip, window, _ = begin = self._next
-        texts: list[_Text] = []
-        while len(texts) < self._plan.window:
-            hand = self._supply.hand(epoch, self._lane, self._plan.lanes, self._plan.seed)
-            if part == len(hand):
-                if texts:
-                    break
-                epoch, part, place, skip = epoch + 1, 0, 0, 0
-                if epoch - begin.epoch > PATIENCE:
-                    raise DataError(
-                        f"{self._supply.source.path}: too little text to train on for {self._plan.lanes} lanes; use "
-                        "fewer data.lanes, or data.stream = false"
-                    )
-                continue
-            chunk, after = self._read(epoch, part, place)
-            new = chunk[skip : skip + self._plan.window - len(texts)]
-            texts += new
-            if skip + len(new) < len(chunk):
-                skip += len(new)
-            elif after is None:
-                part, place, skip = part + 1, 0, 0
-            else:
-                place, skip = after, 0
-        purpose = (_WINDOW, self._plan.seed, self._supply.number, self._lane, window)
-        self._texts = [texts[i] for i in _shuffled(len(texts), *purpose)]
-        self.cursor = begin._replace(taken=taken)
-        self._next = Cursor(epoch, part, place, skip, window + 1, 0)
-        self._loaded = True
-
-    def _read(self, epoch: int, number: int, place: Any) -> tuple[list[_Text], Any]:
-        """The texts to train on of the next documents of a part, and where it goes on; None = nowhere."""
-        asked = epoch, number, place
-        if self._chunk and self._chunk[0] == asked:
-            return self._chunk[1:]
-        part = self._supply.parts[self._supply.hand(epoch, self._lane, self._plan.lanes, self._plan.seed)[number]]
-        if self._reading is None or not self._chunk or (epoch, number, self._chunk[2]) != asked:
-            self._reading = part.read(self._supply.source, place)
-        documents, last = self._documents(part, self._reading.items)
-        found = self._plan.encoder(documents, self._plan.tokenizer) if documents else ()
+    def _chunk(self) -> list[_Text]:
+        """The next documents of the window as texts to train on, which may be none."""
+        assert self._documents is not None
+        chunk = self._documents[self.cursor.taken : self.cursor.taken + CHUNK]
         kind = token_type(self._plan.tokenizer.vocab_size)
-        texts = [_Text(np.array(e.tokens, kind), e.prompt) for e in found if e.hash >= self._supply.held_out]
-        self._chunk = asked, texts, None if last is None else self._reading.place(last)
-        return self._chunk[1:]
+        return [
+            _Text(np.array(found.tokens, kind), found.prompt)
+            for found in self._plan.encoder(chunk, self._plan.tokenizer)
+            if found.hash >= self._supply.held_out
+        ]
 
-    def _documents(self, part: Part, items: Iterator[Item]) -> tuple[list[Document], Item | None]:
-        """So many documents, and the item that was last; None = there is no more."""
+    def _window(self) -> list[Document]:
+        """The documents of the window at the cursor, shuffled; the end of an epoch ends it."""
+        epoch, part, place, number, *_ = self.cursor
         documents: list[Document] = []
-        size = 0
-        for item in items:
+        while True:
+            hand = self._supply.hand(epoch, self._lane, self._plan.lanes, self._plan.seed)
+            if part < len(hand):
+                after = self._read(documents, (epoch, part, place), self._supply.parts[hand[part]])
+                if after is not None:
+                    place = after
+                    break
+                part, place = part + 1, 0
+            elif documents:
+                break
+            else:
+                epoch, part = epoch + 1, 0
+                self._check(epoch)
+        self._next = Cursor(epoch, part, place, number + 1)
+        purpose = _WINDOW, self._plan.seed, self._supply.number, self._lane, number
+        return [documents[i] for i in _shuffled(len(documents), *purpose)]
+
+    def _read(self, documents: list[Document], at: tuple[int, int, Any], part: Part) -> Any:
+        """Add documents of a part to a window until that is full: where it ended; None = the part did."""
+        if self._reading is None or self._reading[0] != at:
+            self._reading = at, part.read(self._supply.source, at[2])
+        reading = self._reading[1]
+        size = sum(map(length, documents))
+        for item in reading.items:
             document = document_of(item.value, f"{part.name}:{item.line}", self._supply.report)
             if document is not None:
-                documents.append(document)
+                whole = not isinstance(document, str) or isinstance(document, Section)
+                documents += [document] if whole else Section.cut(document)
                 size += length(document)
-            if len(documents) == CHUNK or size >= CHARACTERS:
-                return documents, item
-        return documents, None
+                if len(documents) >= self._plan.window or size >= self._plan.window * CHARACTERS:
+                    place = reading.place(item)
+                    self._reading = (*at[:2], place), reading
+                    return place
+        self._reading = None
+        return None
+
+    def _check(self, epoch: int) -> None:
+        """DataError where a lane finds nothing to train on again and again."""
+        if epoch - self._last > PATIENCE:
+            raise DataError(
+                f"{self._supply.source.path}: too little text to train on for {self._plan.lanes} lanes; use fewer "
+                "data.lanes, or data.stream = false"
+            )
 
 
 class Lane:

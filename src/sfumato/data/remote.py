@@ -39,6 +39,7 @@ def listed(url: str) -> list[Found]:
         DataError: there is none, it may not be read, or a package is missing; one line.
     """
     system, path = _system(url)
+    system.invalidate_cache()  # of earlier listings: what changed since is to be seen
     base = path.rstrip("/")
     if any(sign in path for sign in "*?["):
         found = _told(url, lambda: system.glob(path, detail=True))
