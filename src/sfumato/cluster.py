@@ -45,9 +45,7 @@ def connected(what: str, address: str = "", cpus: int | None = None) -> Iterator
     logging.getLogger("ray").setLevel(logging.ERROR)
     new: dict[str, Any] = {} if address else {"num_cpus": cpus, "include_dashboard": False}
     try:
-        ray.init(
-            address or "local", **new, configure_logging=False, logging_level=logging.ERROR, log_to_driver=False
-        )
+        ray.init(address or "local", **new, configure_logging=False, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(f"{what}: no Ray cluster at {address or 'this machine'} ({said[0]})") from None
