@@ -20,7 +20,8 @@ def need_ray(what: str) -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when it is imported
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it writes past Python's logging
     try:
         import ray
     except ImportError:

@@ -5,12 +5,12 @@ by itself, so that nothing depends on what another one does, and what it wrote o
 the place of one that died, and gives it the shard, whose journal it goes on with.
 """
 
+import os
 import pickle
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sfumato.bulk.run import Kind, Shard, Work
+from sfumato.bulk.run import Counts, Kind, Shard, Work
 from sfumato.cluster import connected
 from sfumato.config import ConfigError
 
@@ -43,7 +43,7 @@ class Actor:
             return {"done": [b""], "error": [str(error) or type(error).__name__]}
 
 
-def on_ray(todo: Sequence[Shard], kind: Kind, *, replicas: int, address: str = "") -> Iterator[Counter[str]]:
+def on_ray(todo: Sequence[Shard], kind: Kind, *, replicas: int, address: str = "") -> Iterator[Counts]:
     """Do shards.
 
     Args:
@@ -59,6 +59,7 @@ def on_ray(todo: Sequence[Shard], kind: Kind, *, replicas: int, address: str = "
         ValueError: the first error of an actor, or no cluster that could do it.
     """
     with connected(WHAT, address) as ray:
+        os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
         import ray.data
 
         context = ray.data.DataContext.get_current()

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from sfumato.sample.journal import Busy, Journal
 from sfumato.sample.records import Record
 
 Progress = Callable[[int, int], None]  # records done, and their number
+Counts = Mapping[str, float]  # what adds up over records
 PATIENCE = 120.0  # seconds that a disk of several machines may take to see that a writer is gone
 BATCHES = (16, 64)  # in a shard: fewer batches balance better, with more of them less time is spent on part of one
 LOOK = 2.0  # seconds between two looks at what is under way
@@ -23,7 +23,7 @@ LOOK = 2.0  # seconds between two looks at what is under way
 class Work(Protocol):
     """What is done with records: their answers are appended to a journal, behind those that it holds."""
 
-    def __call__(self, records: Iterable[Record], journal: Journal) -> Counter[str]:
+    def __call__(self, records: Iterable[Record], journal: Journal) -> Counts:
         """Do it, and count: `rows` in the journal, of these `resumed` and `errors`, and whatever else adds up."""
         ...
 
@@ -38,7 +38,7 @@ class Kind:
     """Of the text in a line of a .txt."""
     load: Callable[[], Work]
     """Makes ready for work; can be sent to another process."""
-    count: Callable[[Iterable[Mapping[str, Any]]], Counter[str]]
+    count: Callable[[Iterable[Mapping[str, Any]]], Counts]
     """What is counted in records that an earlier run wrote."""
     about: dict[str, Any]
     """All that the output depends on beside the input, as JSON."""
@@ -53,7 +53,7 @@ class Shard:
     pieces: tuple[Piece, ...]
     path: Path
 
-    def do(self, work: Work, kind: Kind) -> Counter[str]:
+    def do(self, work: Work, kind: Kind) -> Counts:
         """Do what is missing, and give the file its name."""
         with _journal(partial(self.path), kind.mark) as journal:
             done = work(read(self.pieces, kind.key), journal)
@@ -77,7 +77,7 @@ def run(
     shard_rows: int = 0,
     check: Callable[[Iterable[Record]], object] | None = None,
     progress: Progress | None = None,
-) -> Counter[str]:
+) -> Counts:
     """Work through an input.
 
     Args:
@@ -105,13 +105,13 @@ def run(
     size = shard_rows or shard_size(found.rows, kind.batch, replicas)
     manifest = {"rows": found.rows, "shard_rows": size, "input": found.digest, **kind.about}
     with Shards(target, manifest, kind.mark) as shards:
-        missing, done = shards.missing(), Counter[str](rows=0)
+        missing, done = shards.missing(), {"rows": 0.0}
         for i in sorted(set(range(shards.count)) - set(missing)):
-            done.update(kind.count(records(shards.path(i))))
+            _add(done, kind.count(records(shards.path(i))))
         todo = [Shard(tuple(found.pieces(*shards.bounds(i))), shards.path(i)) for i in missing]
-        with _watched(lambda: done["rows"] + shards.under_way(), found.rows, progress):
+        with _watched(lambda: int(done["rows"]) + shards.under_way(), found.rows, progress):
             for part in _parts(todo, kind, replicas, address):
-                done.update(part)
+                _add(done, part)
         shards.gather()
     return done
 
@@ -123,7 +123,7 @@ def shard_size(rows: int, batch: int, replicas: int) -> int:
     return max(1, min(max(few, min(many, -(-rows // (8 * workers)))), -(-rows // workers)))
 
 
-def _parts(todo: Sequence[Shard], kind: Kind, replicas: int, address: str) -> Iterator[Counter[str]]:
+def _parts(todo: Sequence[Shard], kind: Kind, replicas: int, address: str) -> Iterator[Counts]:
     """What each shard has counted, as they are done."""
     if not todo:
         return
@@ -135,6 +135,11 @@ def _parts(todo: Sequence[Shard], kind: Kind, replicas: int, address: str) -> It
     work = kind.load()
     for shard in todo:
         yield shard.do(work, kind)
+
+
+def _add(total: dict[str, float], part: Counts) -> None:
+    for name, value in part.items():
+        total[name] = total.get(name, 0) + value
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """What `generate` and `evaluate` share where a large input becomes a large output: its flags, and the run."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,20 +24,24 @@ class ShardOptions:
 
     def run_shards(
         self, kind: "Kind", bar: Bar, title: str, check: "Callable[[Iterable[Record]], object] | None" = None
-    ) -> Counter[str]:
+    ) -> Mapping[str, float]:
         """Work through the input; what the work counts."""
         from sfumato.bulk.run import run
 
         if self.ray_address and not self.replicas:
             raise ConfigError("--ray-address: goes with --replicas N, the number of copies at work")
-        began = False
+        first = -1
 
         def tell(done: int, total: int) -> None:
-            nonlocal began
-            if not began:
-                bar.begin(title, total, done)
-                began = True
-            bar.show(done)
+            """Show a rate and what is left as soon as there is a rate."""
+            nonlocal first
+            if first < 0:
+                bar.begin(f"{title} (starting)")
+                first = done
+            elif done > first:
+                if not bar.total:
+                    bar.begin(title, total, first)
+                bar.show(done)
 
         how = {"address": self.ray_address, "shard_rows": self.shard_rows, "check": check, "progress": tell}
         return run(kind, self.input, self.output, replicas=self.replicas, **how)

@@ -211,11 +211,11 @@ def write_file(
     return summary(done, time.perf_counter() - start)
 
 
-def summary(done: Mapping[str, int], seconds: float) -> Summary:
+def summary(done: Mapping[str, float], seconds: float) -> Summary:
     """What a run did, from what `Writer` counts."""
-    rate = round(done["tokens"] / seconds, 1)
-    nfe = done["nfe"] / max(1, done["texts"])
-    return Summary(done["rows"], done["resumed"], done["errors"], done["tokens"], nfe, round(seconds, 3), rate)
+    rows, resumed, errors, tokens = (int(done.get(name, 0)) for name in ("rows", "resumed", "errors", "tokens"))
+    nfe = done.get("nfe", 0) / max(1, done.get("texts", 0))
+    return Summary(rows, resumed, errors, tokens, nfe, round(seconds, 3), round(tokens / seconds, 1))
 
 
 def _told(generation: Generation | None) -> dict[str, Any]:
