@@ -49,6 +49,46 @@ class Report:
             self.examples.append(f"{where}: {why}")
 
 
+class Section(str):
+    """A stretch of a long text, which is tokenised and held out or learned by itself."""
+
+    first: bool
+    """Whether the text begins with it."""
+    last: bool
+    """Whether the text ends with it."""
+
+    @staticmethod
+    def cut(text: str) -> "list[Section]":
+        """The sections of a text."""
+        found = [Section(part) for part in sections(text)]
+        for part in found:
+            part.first, part.last = part is found[0], part is found[-1]
+        return found
+
+
+def sections(text: str, longest: int = LONGEST) -> list[str]:
+    """Cut a text that is longer than `longest` characters, preferably between paragraphs, else lines, else words."""
+    found, begin = [], 0
+    while len(text) - begin > longest:
+        stop = begin + longest
+        for border in ("\n\n", "\n", " "):
+            if (at := text.rfind(border, begin + longest // 2, stop)) >= 0:
+                stop = at + len(border.rstrip(" "))  # a space belongs to the word after it
+                break
+        found.append(text[begin:stop])
+        begin = stop
+    return [*found, text[begin:]]
+
+
+def length(document: Document) -> int:
+    """Its characters."""
+    if isinstance(document, str):
+        return len(document)
+    if isinstance(document, Pair):
+        return length(document.prompt) + len(document.response)
+    return sum(len(content) for _, content in document)
+
+
 def document_of(value: Any, where: str, report: Report) -> Document | None:
     """The document that a record's value is; None where it is blank, or broken, which `report` is told.
 

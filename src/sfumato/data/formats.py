@@ -15,6 +15,8 @@ from sfumato.data.document import DataError
 from sfumato.data.files import File
 from sfumato.data.records import View, from_fields, from_json, missing, wanted
 
+RECORDS = (".jsonl", ".parquet")  # formats of many documents; the others hold one
+
 
 class Item(NamedTuple):
     """A value of a file."""

@@ -24,6 +24,11 @@ def from_json(raw: bytes, view: View) -> Any:
         return error
     if not isinstance(record, dict):
         return ValueError(f"expected a JSON object, got {type(record).__name__}")
+    return from_record(view, record)
+
+
+def from_record(view: View, record: Mapping[str, Any]) -> Any:
+    """What is wanted of a record, or the ValueError that says why there is none."""
     fields = wanted(view, record)
     return from_fields(view, {name: record[name] for name in fields}) if fields else missing(view, record)
 

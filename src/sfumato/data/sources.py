@@ -12,6 +12,7 @@ from sfumato.data.files import files
 from sfumato.data.formats import Item, read
 from sfumato.data.hugging import dataset, is_dataset, streaming_key, table_rows
 from sfumato.data.records import CONVERSATION
+from sfumato.data.shards import beginning
 
 __all__ = [
     "CONVERSATION",
@@ -21,12 +22,15 @@ __all__ = [
     "Pair",
     "Report",
     "content_key",
+    "content_keys",
     "documents",
     "fault",
     "labelled",
     "records",
     "texts",
 ]
+
+SAMPLE = 1 << 26  # characters of streamed sources that a tokenizer is trained on
 
 
 def documents(source: Source, report: Report) -> Iterator[Document]:
@@ -43,9 +47,13 @@ def documents(source: Source, report: Report) -> Iterator[Document]:
 
 
 def texts(data: DataConfig) -> Iterator[str]:
-    """The raw text of every source in turn (a chat as its contents, one a line), to train a tokenizer on."""
+    """The raw text of every source in turn (a chat as its contents, one a line), to train a tokenizer on.
+
+    Of sources that are streamed it is the beginning alone.
+    """
+    report, share = Report(data.on_error), SAMPLE // max(1, len(data.sources))
     for source in data.sources:
-        for document in documents(source, Report(data.on_error)):
+        for document in beginning(source, report, share) if data.stream else documents(source, report):
             if isinstance(document, Pair):  # two texts, since they are encoded apart
                 yield from [document.prompt] if isinstance(document.prompt, str) else [c for _, c in document.prompt]
                 yield document.response
@@ -112,6 +120,11 @@ def content_key(source: Source, *, streamed: bool = False) -> str:
             content = file.glance() if streamed else file.digest()
             digest.update(f"{content}{file.format}{PurePosixPath(file.name).suffix}\n".encode())
     return digest.hexdigest()
+
+
+def content_keys(data: DataConfig) -> list[str]:
+    """The key of every source, as it is read."""
+    return [content_key(source, streamed=data.stream) for source in data.sources]
 
 
 def _parts(source: Source, *, whole: bool = False) -> Iterator[tuple[str, Iterator[Item]]]:

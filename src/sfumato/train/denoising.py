@@ -11,6 +11,7 @@ import torch
 from sfumato.config import ConfigError, Recipe
 from sfumato.data.batches import Stream
 from sfumato.data.cache import Corpus, Progress, open_corpora
+from sfumato.data.streaming import ShardedStream
 from sfumato.data.turns import Turns
 from sfumato.model.adapter import identity
 from sfumato.model.bundle import (
@@ -72,10 +73,14 @@ def denoising(
         ValueError: settings or data that cannot be used; one line.
     """
     config = described(recipe, tokenizer, chat, shift)
-    corpora = open_corpora(recipe.data, tokenizer, reading, turns(config) if chat else None)
-    weights = [source.weight for source in recipe.data.sources]
+    encoder = turns(config) if chat else None
+    corpora = open_corpora(recipe.data, tokenizer, reading, encoder)
     denoiser = network(recipe, config)
-    stream = Stream(corpora, weights, context=recipe.model.context, tokenizer=tokenizer, seed=recipe.seed)
+    how: dict[str, Any] = {"context": recipe.model.context, "tokenizer": tokenizer, "seed": recipe.seed}
+    if recipe.data.stream:
+        stream = ShardedStream(recipe.data, corpora, encoder=encoder, **how)
+    else:
+        stream = Stream(corpora, [source.weight for source in recipe.data.sources], **how)
     state = new_state(recipe, denoiser, stream)
     return Prepared(config, tokenizer, corpora, state, Step(recipe, config, state, steps))
 
