@@ -5,7 +5,6 @@ by itself, so that nothing depends on what another one does, and what it wrote o
 the place of one that died, and gives it the shard, whose journal it goes on with.
 """
 
-import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from sfumato.bulk.run import Counts, Kind, Shard, Work
 from sfumato.cluster import connected
 from sfumato.config import ConfigError
+from sfumato.sample.journal import OtherRun
 
 WHAT = "--replicas"
 
@@ -30,17 +30,20 @@ class Actor:
         import torch
 
         torch.set_num_threads(threads)
-        self._kind, self._work = kind, None
+        self._kind: Kind = kind
+        self._work: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the shards of a batch; what a user can put right is told, and nothing is raised."""
         try:
             if self._work is None:
-                self._work: Work | None = self._kind.load()
+                self._work = self._kind.load()
             done = [pickle.loads(shard).do(self._work, self._kind) for shard in batch["shard"]]
-            return {"done": [pickle.dumps(one) for one in done], "error": [""] * len(done)}
+            return {"done": [pickle.dumps(one) for one in done]}
+        except OtherRun as error:
+            return {"done": [pickle.dumps(error)]}
         except (ValueError, OSError) as error:
-            return {"done": [b""], "error": [str(error) or type(error).__name__]}
+            return {"done": [pickle.dumps(ConfigError(str(error) or type(error).__name__))]}
 
 
 def on_ray(todo: Sequence[Shard], kind: Kind, *, replicas: int, address: str = "") -> Iterator[Counts]:
@@ -59,7 +62,6 @@ def on_ray(todo: Sequence[Shard], kind: Kind, *, replicas: int, address: str = "
         ValueError: the first error of an actor, or no cluster that could do it.
     """
     with connected(WHAT, address) as ray:
-        os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
         import ray.data
 
         context = ray.data.DataContext.get_current()
@@ -70,13 +72,13 @@ def on_ray(todo: Sequence[Shard], kind: Kind, *, replicas: int, address: str = "
         pool = ray.data.ActorPoolStrategy(size=min(replicas, len(todo)), max_tasks_in_flight_per_actor=1)
         done = found.map_batches(Actor, batch_size=1, compute=pool, fn_constructor_args=(kind, threads), **resources)
         for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
-            for part, error in zip(batch["done"], batch["error"], strict=True):
-                if error:
-                    raise ConfigError(error)
-                yield pickle.loads(part)
+            for one in map(pickle.loads, batch["done"]):
+                if isinstance(one, ValueError):
+                    raise one
+                yield one
 
 
-def _resources(nodes: Sequence[Mapping[str, float]], replicas: int) -> tuple[dict[str, float], int]:
+def _resources(nodes: Sequence[Mapping[str, float]], replicas: int) -> tuple[dict[str, Any], int]:
     """What each actor takes of a cluster with these machines, and its threads."""
     gpus, cores = sum(node.get("GPU", 0) for node in nodes), sum(node.get("CPU", 0) for node in nodes)
     if gpus:

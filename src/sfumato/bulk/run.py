@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from sfumato.bulk.inputs import Piece, look, read
 from sfumato.bulk.shards import Shards, begun, is_file, partial, records
-from sfumato.sample.journal import Busy, Journal
+from sfumato.sample.journal import Busy, Journal, OtherRun
 from sfumato.sample.records import Record
 
 Progress = Callable[[int, int], None]  # records done, and their number
@@ -109,9 +109,13 @@ def run(
         for i in sorted(set(range(shards.count)) - set(missing)):
             _add(done, kind.count(records(shards.path(i))))
         todo = [Shard(tuple(found.pieces(*shards.bounds(i))), shards.path(i)) for i in missing]
-        with _watched(lambda: int(done["rows"]) + shards.under_way(), found.rows, progress):
-            for part in _parts(todo, kind, replicas, address):
-                _add(done, part)
+        try:
+            with _watched(lambda: int(done["rows"]) + shards.under_way(), found.rows, progress):
+                for part in _parts(todo, kind, replicas, address):
+                    _add(done, part)
+        except OtherRun:
+            shards.give_up()
+            raise OtherRun.at(target) from None
         shards.gather()
     return done
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from sfumato.config import ConfigError
-from sfumato.sample.journal import Journal
+from sfumato.sample.journal import Journal, OtherRun
 
 MANIFEST, PARTS = "manifest.json", ".parts"
 
@@ -41,17 +41,20 @@ class Shards:
         self._seen: dict[Path, tuple[int, int]] = {}  # of a shard under way the bytes read, and the lines in them
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
+        self.fresh = not begun(target)
         try:
             self.manifest = self._manifest() or self._begin(manifest)
             known = {"shard_rows": self.manifest.get("shard_rows")}
             if self.manifest != manifest | known:
-                raise ConfigError(
-                    f"{self.target}: not what this run would write (other settings, model or input?); name another "
-                    f"output, or remove {self.folder} to begin anew"
-                )
+                raise OtherRun.at(str(self.folder))
         except ValueError:
             self._lock.close()
             raise
+
+    def give_up(self) -> None:
+        """Leave what was there before this run, if it has begun; what one process has written is as it was."""
+        if self.fresh and self.whole:
+            shutil.rmtree(self.folder)
 
     @property
     def count(self) -> int:
@@ -126,7 +129,7 @@ class Shards:
             raise ConfigError(f"{self.folder / MANIFEST}: not JSON; name another output, or remove it") from None
 
     def _begin(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """A new run; one process may have written the beginning of the file, which then is that of the shards."""
+        """A new run; one process may have written the beginning of the file, which then is copied to the shards."""
         for name in os.listdir(self.folder):
             if name.startswith("."):
                 continue

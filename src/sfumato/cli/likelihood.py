@@ -32,8 +32,8 @@ class Options(ModelOptions, ShardOptions):
 
 def run(words: list[str], out: TextIO) -> None:
     """Measure every record, and print the mean."""
-    about = "Write each record of a dataset with its negative log-likelihood (or a bound on it) under a model."
-    options = parse(Options, words, "sfumato likelihood", about)
+    does = "Write each record of a dataset with its negative log-likelihood (or a bound on it) under a model."
+    options = parse(Options, words, "sfumato likelihood", does)
     for name in ("input", "output"):
         if not getattr(options, name):
             raise ConfigError(f"missing --{name} FILE; see sfumato likelihood --help")

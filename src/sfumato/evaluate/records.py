@@ -23,7 +23,7 @@ from sfumato.data.document import Report, document_of, fault
 from sfumato.data.records import from_record
 from sfumato.evaluate.continuation import Continuation, continuation_nats, sample_stderr
 from sfumato.process import Autoregressive
-from sfumato.sample.journal import Journal
+from sfumato.sample.journal import Journal, OtherRun
 from sfumato.sample.language_model import LanguageModel
 from sfumato.sample.records import Record
 
@@ -102,10 +102,7 @@ class Scorer:
         for number, there in enumerate(journal.there, 1):
             record = next(records, None)
             if record is None or (there[MARK] or {}).get("made") != self._made(record):
-                raise ValueError(
-                    f"{journal.path}:{number}: not what this run would write (other settings, model or text?); name "
-                    "another output, or remove this one to begin anew"
-                )
+                raise OtherRun.at(f"{journal.path}:{number}")
         done = counts(journal.there)
         while group := list(islice(records, max(1, TOGETHER * self._rows // self._samples))):
             for record, found in zip(group, self.measure(group), strict=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato.sample.journal import Journal
+from sfumato.sample.journal import Journal, OtherRun
 from sfumato.sample.many import Asked, Many, Requests
 from sfumato.sample.records import Record, records_of
 from sfumato.sample.settings import Settings
@@ -251,13 +251,8 @@ def _resume(journal: Journal, lines: Iterator[Line], made: _Maker) -> None:
     for number, there in enumerate(journal.there, 1):
         line = next(lines, None)
         if line is None or there.get(MARK) != made(line):
-            what = (
-                f"for {line.record.where} (other settings, model or prompt?)" if line else f"behind {number - 1} lines"
-            )
-            raise ValueError(
-                f"{journal.path}:{number}: not what this run would write {what}; name another output, or remove this "
-                "one to begin anew"
-            )
+            what = f" for {line.record.where}" if line else f" for {number - 1} lines of input"
+            raise OtherRun.at(f"{journal.path}:{number}", what)
 
 
 def _records(source: Path) -> Iterator[Record]:

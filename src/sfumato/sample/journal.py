@@ -14,6 +14,18 @@ class Busy(ValueError):
     """Another process is writing the file."""
 
 
+class OtherRun(ValueError):
+    """What is there was written by a run of something else."""
+
+    @classmethod
+    def at(cls, where: str, what: str = "") -> "OtherRun":
+        """The error, of a place in a file."""
+        return cls(
+            f"{where}: not what this run would write{what} (other settings, model or input?); name another output, or "
+            "remove this one to begin anew"
+        )
+
+
 class Journal:
     """What is already there, and a way to add to it.
 
