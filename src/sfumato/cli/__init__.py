@@ -25,6 +25,7 @@ COMMANDS = {
     "infill": "fill the holes of a template",
     "serve": "put models behind an OpenAI-compatible API and a web page",
     "evaluate": "measure how well a model predicts a text",
+    "likelihood": "measure how probable each record of a dataset is, here or on a cluster",
     "task": "make problems with checkable answers, and score a model on them",
     "score": "let a model answer a recipe's questions, and judge the answers",
     "compare": "put models side by side: likelihood, quality of what they write, cost",

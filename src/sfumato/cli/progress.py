@@ -24,6 +24,11 @@ class Bar:
         self._printed = time.monotonic()
         self.begin("")
 
+    @property
+    def total(self) -> int:
+        """How much there is to do; 0 = nobody knows."""
+        return self._total
+
     def begin(self, title: str, total: int = 0, done: int = 0) -> None:
         """Start on another thing; total 0 = nobody knows how much there is."""
         self._title, self._total, self._first, self._begun = title, total, done, time.monotonic()
