@@ -43,7 +43,7 @@ async def advance(service: Service, http: Request, task: Task) -> AsyncGenerator
                 view.finish = "cancelled"
                 yield index
         watch.done()
-        service.memory.add(task.id, task.owner, task.texts())
+        await service.peers.remember(task.id, task.owner, task.texts())
     finally:
         service.running.pop(task.id, None)
 
