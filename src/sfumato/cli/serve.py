@@ -46,10 +46,8 @@ class Options:
         (), "servers behind one address, on Ray: 2, LEAST:MOST such as 1:8, NAME=2 for one model; several with commas"
     )
     ray_address: str = option("", "replicas: a Ray cluster that runs already (default: start one here)")
-    replica_cpus: float = option(
-        0.0, "replicas: cores that Ray keeps for each; 0 = its share of this machine", at_least=0
-    )
-    replica_gpus: float = option(0.0, "replicas: GPUs that Ray keeps for each; may be a fraction", at_least=0)
+    replica_cpus: float = option(0.0, "replicas: cores kept for each; 0 = its share of this machine", at_least=0)
+    replica_gpus: float = option(0.0, "replicas: GPUs kept for each; may be a fraction", at_least=0)
     grace: float = option(30.0, "seconds that running requests get when the server stops", at_least=0, at_most=3600)
 
 

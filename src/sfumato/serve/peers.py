@@ -27,7 +27,7 @@ class Peers(Protocol):
         ...
 
     async def ask(self, question: str, *words: str, wait: float = 2.0) -> dict[str, Any]:
-        """What the others answer, by their names (`serve.asked`); those who say nothing in `wait` seconds are left out."""
+        """What the others answer (`facts.told`), by name, without those who say nothing in `wait` seconds."""
         ...
 
 

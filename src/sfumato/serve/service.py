@@ -14,7 +14,7 @@ from fastapi import Request
 
 from sfumato.sample.front import Front
 from sfumato.serve.auth import Keys
-from sfumato.serve.errors import ApiError, BadRequest, from_value_error
+from sfumato.serve.errors import RETRY_SECONDS, ApiError, BadRequest, from_value_error
 from sfumato.serve.metrics import Metrics
 from sfumato.serve.peers import Peers
 from sfumato.serve.workers import Workers
@@ -30,8 +30,6 @@ T = TypeVar("T")
 
 PREPARE_SECONDS = 10.0
 """Longest that tokenising a text and building a constraint may take, and wait until it begins."""
-RETRY_SECONDS = 2
-"""After which a client that came too much may come again."""
 FIELDS = {"block": "block_length", "prompt": "prompt", "template": "template", "suffix": "suffix"} | dict.fromkeys(
     (
         *("steps", "sampler", "threshold", "factor", "entropy_bound", "top_k", "top_p", "temperature", "patience"),

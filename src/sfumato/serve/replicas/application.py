@@ -26,7 +26,8 @@ def application(plan: Plan) -> serve.Application:
         graceful_shutdown_timeout_s=plan.options.grace + 5,
         health_check_period_s=HEALTH_SECONDS,
     )
-    return gateway.bind(plan, *(_replicas(plan, group) for group in plan.groups))
+    models, options = [group.models for group in plan.groups], plan.options
+    return gateway.bind(models, options.rate, options.max_body, *(_replicas(plan, group) for group in plan.groups))
 
 
 def _replicas(plan: Plan, group: Group) -> serve.Application:

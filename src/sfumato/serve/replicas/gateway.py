@@ -18,11 +18,9 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.types import Message, Receive, Scope, Send
 
-from sfumato.serve.errors import ApiError, unexpected
+from sfumato.serve.errors import RETRY_SECONDS, ApiError, Gone, unexpected
 from sfumato.serve.middleware import LimitBody
-from sfumato.serve.replicas.plan import Plan
 from sfumato.serve.replicas.together import Together, shared_actor
-from sfumato.serve.service import RETRY_SECONDS
 
 TRIES = 4
 """Replicas that a request is given to, one after the other, while nothing of an answer was sent."""
@@ -33,10 +31,6 @@ SCOPE = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_
 log = logging.getLogger("sfumato.serve")
 
 
-class Gone(Exception):
-    """The client left."""
-
-
 class Lost(Exception):
     """The replica that was asked cannot answer, and may have answered in part."""
 
@@ -44,23 +38,23 @@ class Lost(Exception):
 class Gateway:
     """Passes requests on to the replicas of the model that they name. The ingress deployment of Ray Serve."""
 
-    def __init__(self, plan: Plan, *handles: DeploymentHandle):
+    def __init__(self, models: Sequence[Sequence[str]], rate: int, max_body: int, *handles: DeploymentHandle):
         """Know the replicas.
 
         Args:
-            plan: of the application.
-            handles: of each of its groups.
+            models: names of those of each group.
+            rate: requests a minute for each owner, 0 = no limit.
+            max_body: largest request, in bytes.
+            handles: of each group.
         """
         logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-        handles_ = [handle.options(method_name="answer", stream=True) for handle in handles]
-        self._of = {
-            model: handle for group, handle in zip(plan.groups, handles_, strict=True) for model in group.models
-        }
-        self._any, self._several = handles_[0], len(handles_) > 1
+        asking = [handle.options(method_name="answer", stream=True) for handle in handles]
+        self._of = {name: handle for names, handle in zip(models, asking, strict=True) for name in names}
+        self._any, self._several = asking[0], len(asking) > 1
         self._draining, self.open = False, 0
-        self._limited = LimitBody(self._with_body, plan.options.max_body)
+        self._limited = LimitBody(self._with_body, max_body)
         application = serve.get_replica_context().app_name
-        actor = shared_actor(application, plan.options.rate)
+        actor = shared_actor(application, rate)
         peers = Together(actor, f"gateway-{secrets.token_hex(4)}", "gateway")
         self._listening = asyncio.create_task(peers.listen(self._told))
 

@@ -25,7 +25,7 @@ ENVIRONMENT = {
     "RAY_enable_metrics_collection": "0",
     "RAY_worker_niceness": "0",
 }
-"""For Ray, before it is imported: no statistics to its makers, plain lines in the log; and no waiting behind all else."""
+"""For Ray, before it is imported: no statistics to its makers, plain lines in the log, and no lower priority."""
 STAMP = "driver.pid"
 
 log = logging.getLogger("sfumato.serve")
@@ -64,7 +64,8 @@ def _ray(address: str, plan: "Plan") -> Iterator[None]:
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     import ray
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     common: dict[str, Any] = {"logging_level": logging.ERROR, "configure_logging": True}
     if address:
         try:
@@ -181,9 +182,9 @@ def _drain(plan: "Plan", stopping: threading.Event) -> None:
         shared = shared_actor(NAME, plan.options.rate)
         ray.get(shared.ask.remote("gateway", "drain", (), 2.0), timeout=5)
         end = time.monotonic() + plan.options.grace
-        while time.monotonic() < end and any(
-            ray.get(shared.ask.remote("gateway", "open", (), 2.0), timeout=5).values()
-        ):
+        while time.monotonic() < end:
+            if not any(ray.get(shared.ask.remote("gateway", "open", (), 2.0), timeout=5).values()):
+                break
             time.sleep(0.1)
     except (RayError, KeyboardInterrupt):
         pass

@@ -56,7 +56,7 @@ class Shared:
         return self._memory.get(response_id, owner)
 
     async def listen(self, name: str, role: str) -> list[Question]:
-        """What is asked of a listener, as soon as something is; nothing after a while, and then it should listen again."""
+        """What is asked of a listener, as soon as something is; nothing after a while: it should listen again then."""
         here = self._listeners.setdefault(name, _Listener(role))
         here.seen = time.monotonic()
         self._bury()
