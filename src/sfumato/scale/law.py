@@ -119,7 +119,7 @@ def fit(points: Sequence[Point], *, draws: int = DRAWS, seed: int = 0) -> Fit:
     laws = []
     for _ in range(draws):
         loss_again_P = fitted_P + random.choice(residual_P, len(points))
-        laws.append(problem.law(problem.solve(loss_again_P, [best, *_starts(np.exp(loss_again_P))[::37]])))
+        laws.append(problem.law(problem.solve(loss_again_P, [best, _starts(np.exp(loss_again_P))[0]])))
     found = Fit(law, tuple(laws), tuple(residual_P.tolist()), ())
     return Fit(law, found.draws, found.residuals, tuple(_notes(found, float(loss_P.min()))))
 
