@@ -29,6 +29,7 @@ COMMANDS = {
     "task": "make problems with checkable answers, and score a model on them",
     "score": "let a model answer a recipe's questions, and judge the answers",
     "compare": "put models side by side: likelihood, quality of what they write, cost",
+    "scale": "train a ladder of small models, and predict a larger one from them",
     "sweep": "draw a model's quality against the number of forward passes, sampler by sampler",
     "embed": "turn texts into vectors, and measure how much these say",
     "improve": "tune a model on feedback, and promote what is better",

@@ -41,7 +41,7 @@ class Bar:
         if self._total:
             passed = time.monotonic() - self._begun
             left = passed * (self._total - done) / max(1, done - self._first)
-            detail = f"{detail}  {_clock(left)} left".lstrip()
+            detail = f"{detail}  {clock(left)} left".lstrip()
         self._live.update(self._task, completed=done, detail=detail)
         if self._lines and time.monotonic() - self._printed >= EVERY:
             of = f" {done}/{self._total}" if self._total else ""
@@ -78,7 +78,8 @@ def progress(*, silent: bool = False) -> Iterator[Bar]:
         yield Bar(live, lines=not drawn)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A length of time, as people write it."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
