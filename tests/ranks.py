@@ -1,5 +1,6 @@
 """Several processes that train together, started in a moment: they are forked from one that has loaded everything."""
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -21,13 +22,11 @@ def together(count: int, work: Callable[..., Any], *args: Any) -> list[Any]:
 
     `work` is a function of a module, and processes are told who they are by the variables that torchrun sets.
     """
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    ports = " ".join(map(str, free_ports(20)))
     pipes, processes = [], []
     for rank in range(count):
         mine, theirs = CONTEXT.Pipe()
-        process = CONTEXT.Process(target=_work, args=(theirs, rank, count, port, work, args))
+        process = CONTEXT.Process(target=_work, args=(theirs, rank, count, ports, work, args))
         process.start()
         theirs.close()
         pipes.append(mine)
@@ -50,9 +49,25 @@ def _answer(pipe: Any, rank: int) -> tuple[Any, str]:
         return None, "it died"
 
 
-def _work(pipe: Any, rank: int, count: int, port: int, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody uses."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+def meet_again() -> None:
+    """Let the processes meet at another port: they may meet at one only once."""
+    port, _, left = os.environ.get("PORTS", "").partition(" ")
+    os.environ |= {"MASTER_PORT": port, "PORTS": left}
+
+
+def _work(pipe: Any, rank: int, count: int, ports: str, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "PORTS": ports, "GLOO_SOCKET_IFNAME": "lo"}
+    meet_again()
     import torch
 
     torch.set_num_threads(1)
@@ -67,7 +82,11 @@ def trained(*runs: tuple[Any, Path]) -> list[tuple[Path | None, int]]:
     """Train recipes, each into its folder."""
     from sfumato.train.loop import train
 
-    return [train(recipe, out) for recipe, out in runs]
+    made = []
+    for recipe, out in runs:
+        made.append(train(recipe, out))
+        meet_again()
+    return made
 
 
 def first_losses(recipes: list[Any], steps: int) -> list[list[float]]:
@@ -81,6 +100,7 @@ def first_losses(recipes: list[Any], steps: int) -> list[list[float]]:
         with joined(recipe.train, "cpu"):
             run = denoising(recipe, Tokenizer.load(recipe.tokenizer.path), steps, None)
             records = [run.step() for _ in range(steps)]
+        meet_again()
         found.append([record[name] for record in records for name in ("loss", "grad_norm")])
     return found
 

@@ -16,7 +16,7 @@ class Server:
 
     def __init__(self, *words: str):
         command = [sys.executable, "-m", "sfumato", "serve", "--port", "0", "--threads", "1", *words]
-        command += [] if "--model" in words else ["--model", "tiny"]
+        command += [] if "--model" in words or "--registry" in words else ["--model", "tiny"]
         command += [] if "--feedback-url" in words else ["--feedback-url", "none"]
         self.words = words
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

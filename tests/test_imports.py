@@ -11,16 +11,20 @@ import pytest
 import sfumato.cli
 
 PACKAGE = Path(sfumato.cli.__file__).parents[1]
-GROUND = {"config", "canvas", "rng"}  # they know nobody
+GROUND = {"config", "canvas", "rng", "cluster"}  # they know nobody
 MAY_IMPORT = {
     **{room: set() for room in GROUND},
+    "cluster": {"config"},
     **dict.fromkeys(("text", "process", "model"), GROUND),
     "data": GROUND | {"text"},
     "sample": GROUND | {"text", "process", "model"},
     "train": GROUND | {"text", "process", "model", "data"},
     "evaluate": GROUND | {"text", "process", "model", "data", "sample"},
+    "bulk": GROUND | {"text", "process", "model", "data", "sample", "evaluate"},
     "tune": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
     "compress": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
+    "plan": GROUND | {"model", "process", "train", "compress.fits"},
+    "doctor": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
     "show": GROUND | {"sample.trace"},
     "store": GROUND,
     "improve": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate", "tune", "store"},

@@ -61,4 +61,4 @@ def test_a_terminal_shows_a_bar_that_leaves_only_what_was_said(monkeypatch: pyte
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0:00"), (59.7, "1:00"), (3599, "59:59"), (7325, "2:02:05")])
 def test_time_is_written_as_a_clock_shows_it(seconds: float, shown: str):
-    assert progress._clock(seconds) == shown
+    assert progress.clock(seconds) == shown

@@ -24,6 +24,11 @@ class Bar:
         self._printed = time.monotonic()
         self.begin("")
 
+    @property
+    def total(self) -> int:
+        """How much there is to do; 0 = nobody knows."""
+        return self._total
+
     def begin(self, title: str, total: int = 0, done: int = 0) -> None:
         """Start on another thing; total 0 = nobody knows how much there is."""
         self._title, self._total, self._first, self._begun = title, total, done, time.monotonic()
@@ -36,7 +41,7 @@ class Bar:
         if self._total:
             passed = time.monotonic() - self._begun
             left = passed * (self._total - done) / max(1, done - self._first)
-            detail = f"{detail}  {_clock(left)} left".lstrip()
+            detail = f"{detail}  {clock(left)} left".lstrip()
         self._live.update(self._task, completed=done, detail=detail)
         if self._lines and time.monotonic() - self._printed >= EVERY:
             of = f" {done}/{self._total}" if self._total else ""
@@ -73,7 +78,8 @@ def progress(*, silent: bool = False) -> Iterator[Bar]:
         yield Bar(live, lines=not drawn)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A length of time, as people write it."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -10,6 +10,7 @@ from sfumato.config import ConfigError, option, parse
 if TYPE_CHECKING:
     from sfumato.serve.adapting import Adapting
     from sfumato.serve.follow import Follower
+    from sfumato.serve.service import Options as ServiceOptions
     from sfumato.serve.worker import WorkerConfig
     from sfumato.store.feedback import FeedbackStore
 
@@ -41,6 +42,12 @@ class Options:
     cors_origin: tuple[str, ...] = option((), "other sites whose pages may ask, such as https://app.example")
     max_body: int = option(1 << 20, "largest request, in bytes", at_least=1024)
     log_prompts: bool = option(False, "write prompts to the log")
+    replicas: tuple[str, ...] = option(
+        (), "servers behind one address, on Ray: 2, LEAST:MOST such as 1:8, NAME=2 for one model; several with commas"
+    )
+    ray_address: str = option("", "replicas: a Ray cluster that runs already (default: start one here)")
+    replica_cpus: float = option(0.0, "replicas: cores kept for each; 0 = its share of this machine", at_least=0)
+    replica_gpus: float = option(0.0, "replicas: GPUs kept for each; may be a fraction", at_least=0)
     grace: float = option(30.0, "seconds that running requests get when the server stops", at_least=0, at_most=3600)
 
 
@@ -50,28 +57,56 @@ def run(words: list[str], out: TextIO) -> None:
     options = parse(Options, words, "sfumato serve", about)
     import logging
 
-    _check_installed()
-    from sfumato.serve import server
-    from sfumato.serve.app import create_app
-    from sfumato.serve.auth import Keys
-    from sfumato.serve.service import Options as ServiceOptions
-    from sfumato.serve.workers import Workers
-
+    check_installed()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     log = logging.getLogger("sfumato.serve")
     log.setLevel(logging.INFO if options.log_prompts else logging.WARNING)
-    keys = Keys.read(options.api_key_file) if options.api_key_file else Keys()
-    followers = _followers(options.registry)
-    models = {follower.name: follower.path for follower in followers}
-    models = _models(options.model, models) if options.model or not models else models
+    if options.replicas:
+        from sfumato.cli.replicas import run_replicas
+
+        return run_replicas(options, out)
+    from sfumato.serve import server
+    from sfumato.serve.app import create_app
+    from sfumato.serve.workers import Workers
+
+    models, followers = chosen_models(options)
+    behaviour = chosen_behaviour(options)
     store = _store(options.feedback_url)
     adapting = _adapting(options, models)
     sock = server.listen(options.host, options.port)
+    workers = Workers(_worker_config(options, models), workers=options.workers, queue_rows=options.queue)
+    app = create_app(workers, behaviour, store, adapting, followers, manage=False)
+    server.run(app, app.state.service, sock, out)
+
+
+def chosen_models(options: Options) -> "tuple[dict[str, str], list[Follower]]":
+    """Folder of each model by its name, and who keeps some of them at the current version of a registry.
+
+    Raises:
+        ValueError: a model or a registry that cannot be used.
+    """
+    followers = _followers(options.registry)
+    models = {follower.name: follower.path for follower in followers}
+    return (_models(options.model, models) if options.model or not models else models), followers
+
+
+def chosen_behaviour(options: Options) -> "ServiceOptions":
+    """How the HTTP layer behaves.
+
+    Raises:
+        ValueError, OSError: no such keys.
+    """
+    import logging
+
+    from sfumato.serve.auth import Keys
+    from sfumato.serve.service import Options as ServiceOptions
+
+    keys = Keys.read(options.api_key_file) if options.api_key_file else Keys()
     local = options.host in LOCAL
     if not keys.digests and not local:
+        log = logging.getLogger("sfumato.serve")
         log.warning("no --api-key-file: everybody who reaches %s may ask", options.host)
-    workers = Workers(_worker_config(options, models), workers=options.workers, queue_rows=options.queue)
-    behaviour = ServiceOptions(
+    return ServiceOptions(
         keys=keys,
         rate=options.rate,
         cors_origins=options.cors_origin,
@@ -80,11 +115,9 @@ def run(words: list[str], out: TextIO) -> None:
         log_prompts=options.log_prompts,
         grace=options.grace,
     )
-    app = create_app(workers, behaviour, store, adapting, followers, manage=False)
-    server.run(app, app.state.service, sock, out)
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
     """ConfigError where the package was installed without what serving needs."""
     from importlib.util import find_spec
 

@@ -149,7 +149,8 @@ class Watch:
         done = record["step"]
         skipped = f"  skipped {record['skipped']}" if record["skipped"] else ""
         aims = "".join(f"  {name} {record[name]:.3f}" for name in AIMS if name in record)
-        self.bar.show(done, f"loss {self.loss:.3f}{aims}  {self.speed:.0f} tokens/s{skipped}")
+        used = f", {record['mfu']:.0%} of the peak" if record.get("mfu") else ""
+        self.bar.show(done, f"loss {self.loss:.3f}{aims}  {self.speed:.0f} tokens/s{used}{skipped}")
         if "held_out_bits_per_byte" in record:
             self.bar.say(f"step {done}: loss {self.loss:.3f}, held-out {self.figure()}")
         if kept := [f"{name} {record[f'held_out_{name}']:.3f}" for name in AIMS if f"held_out_{name}" in record]:

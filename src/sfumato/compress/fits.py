@@ -21,6 +21,7 @@ interpreter and its libraries, what a kernel uses inside, and buffers that the a
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -71,6 +72,7 @@ class Sizes:
     """In the matrices of one shape, whichever has most: what Muon works out at a time."""
 
     @classmethod
+    @cache
     def of(cls, model: ModelConfig) -> "Sizes":
         """Count; nothing is allocated."""
         with without_weights():

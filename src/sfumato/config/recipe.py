@@ -138,7 +138,7 @@ class TokenizerConfig:
 class Source:
     """One source of documents."""
 
-    path: str = field(metadata={"help": "file, folder, or hf:NAME for a Hugging Face dataset"})
+    path: str = field(metadata={"help": "file, folder, URL (s3://...), or hf:NAME for a Hugging Face dataset"})
     weight: float = option(1.0, "share of the training tokens, relative to the other sources", at_least=0)
     field: str = option("text", "the key of a record that holds the text")
     prompt: str = option("", "makes prompts out of records, such as 'Translate to French: {en}'; needs response")
@@ -169,6 +169,9 @@ class DataConfig:
     held_out: float = option(0.02, "fraction of the documents kept for evaluation", at_least=0, below=1)
     on_error: str = option("stop", "what to do at a broken line", ("stop", "skip"))
     cache: str = option("", "folder of the tokenised cache; empty means $SFUMATO_CACHE or ~/.cache/sfumato")
+    stream: bool = option(False, "read and tokenise the sources as training goes, with nothing kept on disk")
+    shuffle: int = option(8192, "stream: documents that are shuffled among each other", at_least=1)
+    lanes: int = option(64, "stream: independent readers, which the processes share evenly", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,7 @@ class TrainConfig:
     sample_every: int = option(0, "steps between samples; 0 means never", at_least=0)
     sample_prompt: str = option("", "how the samples begin")
     threads: int = option(0, "CPU threads; 0 leaves it to torch", at_least=0)
+    peak: float = option(0.0, "TFLOP/s of a device, for the share that is used; 0 = as its maker says", at_least=0)
 
     def __post_init__(self) -> None:
         """Refuse to wait for evaluations that never come."""

@@ -64,7 +64,7 @@ def located(recipe: Recipe, folders: Sequence[Any]) -> Recipe:
     """Make relative paths that exist in one of the folders absolute; the others stay for the reader to report."""
 
     def find(text: str) -> str:
-        if not text or text.startswith("hf:"):
+        if not text or text.startswith("hf:") or "://" in text:
             return text
         for folder in folders:
             candidate = os.path.join(folder, os.path.expanduser(text))

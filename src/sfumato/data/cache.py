@@ -6,21 +6,23 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from sfumato.config import DataConfig, Source
-from sfumato.data.sources import Chat, DataError, Document, Pair, Report, content_key, documents
+from sfumato.data.document import LONGEST, Chat, DataError, Document, Pair, Report, Section, sections
+from sfumato.data.shards import beginning
+from sfumato.data.sources import content_key, documents
 from sfumato.text.interface import AnyTokenizer
 
 FORMAT = 2  # of the files in a cache folder; another number makes another folder
-LONGEST = 1 << 14  # characters; a longer text becomes several documents, so that one big file can be shuffled and split
 CHUNK = 1000  # documents tokenised at a time
+BEGINNING = 1 << 23  # characters of a streamed source that are read ahead, for their held-out documents
 DAY = 86400  # seconds
 COLUMNS = ("offsets", "prompts", "bytes", "hashes")
 Progress = Callable[[str, int, int], None]  # source path, documents so far, tokens so far
@@ -55,6 +57,7 @@ class Corpus:
         held_out: int64, the documents kept for evaluation, ordered by hash.
         report: lines that were left out.
         content: digest of what the source held, whatever reads it; see `content_key`.
+        whole: False where it is only the beginning of what training streams.
     """
 
     path: str
@@ -68,6 +71,7 @@ class Corpus:
     held_out: np.ndarray
     report: Report
     content: str = ""
+    whole: bool = True
 
     def length(self, document: int) -> int:
         """Tokens in a document, its end token included."""
@@ -79,6 +83,7 @@ def open_corpora(
 ) -> list[Corpus]:
     """Read and tokenise every source, or open what an earlier call left in the cache.
 
+    Of sources that are streamed it is their beginning, for evaluation: training reads them itself.
     The split depends on each document's text alone: its hash decides. So the same text is on the same side in every
     source, order and tokenizer. Where there are two texts or more, at least one is held out and one is not.
 
@@ -99,10 +104,15 @@ def open_corpora(
         raise DataError("no data: give --data.sources PATH (a file, a folder or hf:NAME)")
     root = Path(data.cache or os.environ.get("SFUMATO_CACHE") or "~/.cache/sfumato").expanduser() / "data"
     encoder = encoder or Plain()
-    opened = [_open_source(source, root, data.on_error, tokenizer, encoder, progress) for source in data.sources]
-    lowest, highest = (int(f(f(corpus.hashes) for corpus in opened)) for f in (min, max))
-    limit = min(max(int(data.held_out * 2.0**64), lowest + 1), highest) if data.held_out else 0
+    opened = [_open_source(source, root, data, tokenizer, encoder, progress) for source in data.sources]
+    limit = held_out_limit(opened, data.held_out)
     return [_split(corpus, limit) for corpus in opened]
+
+
+def held_out_limit(corpora: Sequence[Corpus], held_out: float) -> int:
+    """Documents whose hash is less are held out: about that share of them all, but at least one, and not each."""
+    lowest, highest = (int(f(f(corpus.hashes) for corpus in corpora)) for f in (min, max))
+    return min(max(int(held_out * 2.0**64), lowest + 1), highest) if held_out else 0
 
 
 def _split(corpus: Corpus, limit: int) -> Corpus:
@@ -116,18 +126,21 @@ def _split(corpus: Corpus, limit: int) -> Corpus:
 
 
 def _open_source(
-    source: Source, root: Path, on_error: str, tokenizer: AnyTokenizer, encoder: Encoder, progress: Progress | None
+    source: Source, root: Path, data: DataConfig, tokenizer: AnyTokenizer, encoder: Encoder, progress: Progress | None
 ) -> Corpus:
-    content = content_key(source)
+    content = content_key(source, streamed=data.stream)
     parts = [str(FORMAT), encoder.key, content, tokenizer.identity]
+    parts += [f"beginning {BEGINNING}"] if data.stream else []
     key = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
     corpus = _load(root / key, source.path)
-    if corpus is None or (corpus.report.skipped and on_error == "stop"):  # reading again raises at the broken line
-        _build(root / key, source, Report(on_error), tokenizer, encoder, progress)
+    if corpus is None or (corpus.report.skipped and data.on_error == "stop"):  # it raises at the broken line
+        report = Report(data.on_error)
+        found = beginning(source, report, BEGINNING) if data.stream else documents(source, report)
+        _build(root / key, source.path, report, encoder(found, tokenizer), tokenizer.vocab_size, progress)
         corpus = _load(root / key, source.path)
         if corpus is None:
             raise DataError(f"{root / key}: the cache written here cannot be read back; set --data.cache elsewhere")
-    return replace(corpus, content=content)
+    return replace(corpus, content=content, whole=not data.stream)
 
 
 def _load(folder: Path, path: str) -> Corpus | None:
@@ -136,7 +149,7 @@ def _load(folder: Path, path: str) -> Corpus | None:
         about = json.loads((folder / "about.json").read_text())
         # plain views of the maps: slicing np.memmap itself is ten times slower
         tokens = np.asarray(np.memmap(folder / "tokens.bin", about["dtype"], "r"))
-        columns = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in COLUMNS}
+        columns: dict[str, Any] = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in COLUMNS}
         offsets = columns["offsets"]
         if not len(tokens) == offsets[-1] == about["tokens"]:
             return None
@@ -144,13 +157,13 @@ def _load(folder: Path, path: str) -> Corpus | None:
             return None
         empty = np.empty(0, np.int64)
         report = Report(**about["report"])
-        return Corpus(path, folder.name, tokens, **columns, train=empty, held_out=empty, report=report, content="")
+        return Corpus(path, folder.name, tokens, **columns, train=empty, held_out=empty, report=report)
     except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError):
         return None
 
 
 def _build(
-    folder: Path, source: Source, report: Report, tokenizer: AnyTokenizer, encoder: Encoder, progress: Progress | None
+    folder: Path, path: str, report: Report, rows: "Iterator[Encoded]", vocab_size: int, progress: Progress | None
 ) -> None:
     """Tokenise a source into `folder`, which appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -159,23 +172,22 @@ def _build(
             shutil.rmtree(left, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write(draft, source, report, tokenizer, encoder, progress)
+        _write(draft, path, report, rows, vocab_size, progress)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     except OSError:
-        if _load(folder, source.path) is None:  # else another process was faster, with the same content
+        if _load(folder, path) is None:  # else another process was faster, with the same content
             raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write(
-    folder: Path, source: Source, report: Report, tokenizer: AnyTokenizer, encoder: Encoder, progress: Progress | None
+    folder: Path, path: str, report: Report, rows: "Iterator[Encoded]", vocab_size: int, progress: Progress | None
 ) -> None:
-    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+    dtype = np.dtype(token_type(vocab_size))
     lengths, prompts, sizes, hashes, total = [0], [], [], [], 0
     with open(folder / "tokens.bin", "wb") as handle:
-        rows = encoder(documents(source, report), tokenizer)
         while chunk := list(islice(rows, CHUNK)):
             for found in chunk:
                 handle.write(np.array(found.tokens, dtype).tobytes())
@@ -185,11 +197,11 @@ def _write(
                 hashes.append(found.hash)
                 total += len(found.tokens)
             if progress:
-                progress(source.path, len(sizes), total)
+                progress(path, len(sizes), total)
         _flush(handle)
     if not sizes:
         skipped = f" (left out {report.skipped} broken lines, as {report.examples[0]})" if report.skipped else ""
-        raise DataError(f"{source.path}: no text in it{skipped}; give a source that holds some")
+        raise DataError(f"{path}: no text in it{skipped}; give a source that holds some")
     columns = (
         np.cumsum(lengths, dtype="<i8"),
         np.array(prompts, "<i8"),
@@ -203,6 +215,11 @@ def _write(
     with open(folder / "about.json", "w") as handle:
         json.dump({"dtype": dtype.str, "tokens": total, "report": asdict(report)}, handle)
         _flush(handle)
+
+
+def token_type(vocab_size: int) -> str:
+    """The smallest kind of integers that holds every token."""
+    return "<u2" if vocab_size <= 1 << 16 else "<u4"
 
 
 def _flush(handle) -> None:
@@ -238,7 +255,9 @@ def _units(found: Iterable[Document], tokenizer: AnyTokenizer) -> Iterator[list[
     """
     end = [tokenizer.end_id]
     for document in found:
-        if isinstance(document, str):
+        if isinstance(document, Section):
+            yield [_Part([], str(document), end if document.last else [], continued=not document.first)]
+        elif isinstance(document, str):
             *first, last = sections(document)
             yield from ([_Part([], text, [], continued=i > 0)] for i, text in enumerate(first))
             yield [_Part([], last, end, continued=bool(first))]
@@ -268,20 +287,6 @@ def _role(role: str, tokenizer: AnyTokenizer) -> int:
             "text, or tune with the method answers, which uses the model's chat template"
         )
     return found
-
-
-def sections(text: str, longest: int = LONGEST) -> list[str]:
-    """Cut a text that is longer than `longest` characters, preferably between paragraphs, else lines, else words."""
-    found, begin = [], 0
-    while len(text) - begin > longest:
-        stop = begin + longest
-        for border in ("\n\n", "\n", " "):
-            if (at := text.rfind(border, begin + longest // 2, stop)) >= 0:
-                stop = at + len(border.rstrip(" "))  # a space belongs to the word after it
-                break
-        found.append(text[begin:stop])
-        begin = stop
-    return [*found, text[begin:]]
 
 
 def _chunks(units: Iterator[list[_Part]]) -> Iterator[list[list[_Part]]]:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 SUFFIXES = (".gz", ".xz", ".zst")
 
@@ -18,14 +19,14 @@ class Damaged(ValueError):
 class _ZstdReader(io.RawIOBase):
     """Zstandard frames as a readable stream; `zstandard.open` itself is silent about a truncated last frame."""
 
-    def __init__(self, path: Path):
+    def __init__(self, packed: BinaryIO):
         try:
             import zstandard
         except ImportError:
-            raise ValueError(f"{path}: reading .zst needs zstandard; pip install 'sfumato[train]'") from None
+            raise ValueError("reading .zst needs zstandard; pip install 'sfumato[train]'") from None
         self._frame = lambda: zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
         self._error = zstandard.ZstdError
-        self._file = open(path, "rb")
+        self._file = packed
         self._decoder = self._frame()
         self._packed = b""
         self._ready = memoryview(b"")
@@ -52,30 +53,33 @@ class _ZstdReader(io.RawIOBase):
         self._ready = self._ready[count:]
         return count
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
 
 @contextmanager
-def open_binary(path: Path) -> Iterator[io.BufferedIOBase]:
+def open_binary(path: Path) -> Iterator[BinaryIO]:
     """The decompressed bytes of `path`, by its last suffix.
 
     Raises:
         Damaged: from any read inside the `with` block, when the compressed data is broken.
         OSError: the file cannot be opened or read.
     """
+    with open(path, "rb") as packed, decompressed(packed, path.suffix) as handle:
+        yield handle
+
+
+@contextmanager
+def decompressed(packed: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
+    """What an open file holds, decompressed by the suffix of its name; see `open_binary`."""
     try:
-        match path.suffix:
+        match suffix:
             case ".gz":
-                handle = gzip.open(path)
+                handle = gzip.open(packed)
             case ".xz":
-                handle = lzma.open(path)
+                handle = lzma.open(packed)
             case ".zst":
-                handle = io.BufferedReader(_ZstdReader(path), 1 << 17)
+                handle = io.BufferedReader(_ZstdReader(packed), 1 << 17)
             case _:
-                handle = open(path, "rb")
+                handle = packed
         with handle:
-            yield handle
+            yield cast(BinaryIO, handle)
     except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        raise Damaged(f"damaged {path.suffix} data ({error})") from None
+        raise Damaged(f"damaged {suffix} data ({error})") from None

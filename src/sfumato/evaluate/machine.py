@@ -37,7 +37,7 @@ class Machine:
 def this_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     """The one that we run on."""
     return Machine(
-        cpu=_cpu(),
+        cpu=cpu_name(),
         cores=os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
@@ -48,8 +48,8 @@ def this_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     )
 
 
-def _cpu() -> str:
-    """Its name; Linux alone tells the full one."""
+def cpu_name() -> str:
+    """The processor's name; Linux alone tells the full one."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

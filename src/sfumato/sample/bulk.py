@@ -1,22 +1,24 @@
-"""A file of prompts becomes a file of texts, line by line, and goes on where it stopped."""
+"""Records of prompts become records of texts, one by one, and go on where they stopped."""
 
 import hashlib
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato.sample.journal import Journal
+from sfumato.sample.journal import Journal, OtherRun
 from sfumato.sample.many import Asked, Many, Requests
+from sfumato.sample.records import Record, records_of
 from sfumato.sample.settings import Settings
 from sfumato.sample.writing import Generation
 
 if TYPE_CHECKING:
     from sfumato.sample.language_model import LanguageModel
 
+MARK = "made"  # a key of every record of the output
 CARRIED = ("id", "metadata")  # keys of a line that mean nothing to us
 ON_ERROR = ("stop", "skip")
 
@@ -41,15 +43,113 @@ class Summary:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the input."""
+    """A record of the input, understood."""
 
-    where: str
-    """file:number"""
-    content: dict[str, Any]
-    """Its keys and values."""
+    record: Record
     asked: Asked | None
     error: str = ""
     """Why there is nothing to write."""
+
+
+class Writer:
+    """Writes a text for each record into a journal."""
+
+    def __init__(
+        self,
+        model: "LanguageModel",
+        *,
+        batch: int = 8,
+        on_error: str = "stop",
+        about: str = "",
+        constraint: Any = None,
+        guidance: Any = (),
+        **defaults: Any,
+    ):
+        """Writer for one model; the arguments are those of `write_file`.
+
+        Raises:
+            ValueError: a setting that cannot be used.
+        """
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error: expected {' or '.join(ON_ERROR)}, got {on_error!r}")
+        self._batch, self._on_error, self._made = batch, on_error, _Maker(model, about)
+        self._requests = Requests(model.front, **defaults)
+        self._run = Many(model, self._requests.plan.settings, constraint=constraint, guidance=guidance)
+
+    def check(self, records: Iterable[Record]) -> int:
+        """How many there are; the first that cannot be understood ends the run before it has begun (ValueError)."""
+        return sum(1 for _ in self._lines(records))
+
+    def __call__(
+        self, records: Iterable[Record], journal: Journal, progress: Callable[[Counter[str]], None] | None = None
+    ) -> Counter[str]:
+        """Write what the journal lacks.
+
+        Args:
+            records: of which the journal holds the first ones' texts.
+            journal: where the texts go, in order.
+            progress: told after each text what has been done.
+
+        Returns:
+            How many `rows` the journal holds now, of these `resumed` ones that were there before and `errors`; and of
+            this run `texts`, their `tokens` and `nfe`, all together.
+
+        Raises:
+            ValueError: a record that cannot be understood, or a journal of another run.
+        """
+        lines, waiting = self._lines(records), deque[Line]()
+        _resume(journal, lines, self._made)
+        done = counts(journal.there)
+
+        def asked() -> Iterator[Asked]:
+            for line in lines:
+                waiting.append(line)
+                if line.asked is not None:
+                    yield line.asked
+
+        def answer(generation: Generation | None) -> None:
+            """Write down what was written, behind the lines without an answer that come before it."""
+            while waiting:
+                line = waiting.popleft()
+                text = {"error": line.error} if line.asked is None else _told(generation)
+                journal.add({**line.record.content, **text, MARK: self._made(line)})
+                done.update(rows=1, errors=int(line.asked is None))
+                if line.asked is not None:
+                    return
+
+        for generation in self._run.write(asked(), self._batch):
+            answer(generation)
+            done.update(texts=1, tokens=generation.stats.committed, nfe=generation.stats.nfe)
+            if progress:
+                progress(done)
+        answer(None)
+        return done
+
+    def _lines(self, records: Iterable[Record]) -> Iterator[Line]:
+        for record in records:
+            line = self._line(record)
+            if line.error and self._on_error == "stop":
+                raise ValueError(f"{record.where}: {line.error}")
+            yield line
+
+    def _line(self, record: Record) -> Line:
+        if record.error:
+            return Line(record, None, record.error)
+        try:
+            known = {key: value for key, value in record.content.items() if key not in CARRIED}
+            asked = self._requests.read(known, record.number)
+            self._run.check(asked)
+        except ValueError as error:
+            return Line(record, None, str(error))
+        return Line(record, asked)
+
+
+def counts(there: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """What is to be known of records that an earlier run wrote, as `Writer` counts."""
+    found: Counter[str] = Counter(rows=0, resumed=0, errors=0, texts=0, tokens=0, nfe=0)
+    for record in there:
+        found.update(rows=1, resumed=1, errors=int("error" in record))
+    return found
 
 
 def write_file(
@@ -91,46 +191,31 @@ def write_file(
             is under way.
         OSError: a file that cannot be read or written.
     """
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error: expected {' or '.join(ON_ERROR)}, got {on_error!r}")
+    settings = {"batch": batch, "on_error": on_error, "about": about, "constraint": constraint, "guidance": guidance}
+    writer = Writer(model, **settings, **defaults)
     if Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
         raise ValueError(f"{target}: input and output are the same file; name another output")
     if Path(source).exists() and not Path(source).is_file():
         raise ValueError(f"{source}: expected a file, which is read twice, and no folder or pipe")
-    requests, made = Requests(model.front, **defaults), _Maker(model, about)
-    run = Many(model, requests.plan.settings, constraint=constraint, guidance=guidance)
-    total = _count(Path(source), requests, run, on_error)
-    start, waiting, tokens, nfe, texts = time.perf_counter(), deque[Line](), 0, 0, 0
-    with Journal(target, "made") as journal:
-        lines = _lines(Path(source), requests, run)
-        done = resumed = _resume(journal, lines, made, total)
-        errors = sum("error" in record for record in journal.there)
+    total = writer.check(_records(Path(source)))
+    if not total:
+        raise ValueError(f"{source}: no prompts in it; expected one a line")
+    start = time.perf_counter()
 
-        def asked() -> Iterator[Asked]:
-            for line in lines:
-                waiting.append(line)
-                if line.asked is not None:
-                    yield line.asked
+    def tell(done: Counter[str]) -> None:
+        if progress:
+            progress(done["rows"], total, done["tokens"])
 
-        def answer(generation: Generation | None) -> None:
-            """Write down what was written, behind the lines without an answer that come before it."""
-            nonlocal done, errors
-            while waiting:
-                line = waiting.popleft()
-                text = {"error": line.error} if line.asked is None else _told(generation)
-                journal.add({**line.content, **text, "made": made(line)})
-                done, errors = done + 1, errors + (line.asked is None)
-                if line.asked is not None:
-                    return
+    with Journal(target, MARK) as journal:
+        done = writer(_records(Path(source)), journal, tell)
+    return summary(done, time.perf_counter() - start)
 
-        for generation in run.write(asked(), batch):
-            answer(generation)
-            tokens, nfe, texts = tokens + generation.stats.committed, nfe + generation.stats.nfe, texts + 1
-            if progress:
-                progress(done, total, tokens)
-        answer(None)
-    seconds = time.perf_counter() - start
-    return Summary(done, resumed, errors, tokens, nfe / max(1, texts), round(seconds, 3), round(tokens / seconds, 1))
+
+def summary(done: Mapping[str, float], seconds: float) -> Summary:
+    """What a run did, from what `Writer` counts."""
+    rows, resumed, errors, tokens = (int(done.get(name, 0)) for name in ("rows", "resumed", "errors", "tokens"))
+    nfe = done.get("nfe", 0) / max(1, done.get("texts", 0))
+    return Summary(rows, resumed, errors, tokens, nfe, round(seconds, 3), round(tokens / seconds, 1))
 
 
 def _told(generation: Generation | None) -> dict[str, Any]:
@@ -154,69 +239,22 @@ class _Maker:
 
     def __call__(self, line: Line) -> str:
         asked = line.asked
-        parts: list[Any] = [self.model, line.content, line.error]
+        parts: list[Any] = [self.model, line.record.content, line.error]
         if asked is not None:
             settings = {f.name: getattr(asked.plan.settings, f.name) for f in fields(Settings) if f.name != "seed"}
             parts += [asked.row.tokens, asked.row.editable, asked.row.limit, asked.seed, asked.stops, settings]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _resume(journal: Journal, lines: Iterator[Line], made: _Maker, total: int) -> int:
-    """How many lines are done; the file holds the answers to the first of `lines`, or it is not ours to go on with."""
-    for number, record in enumerate(journal.there, 1):
+def _resume(journal: Journal, lines: Iterator[Line], made: _Maker) -> None:
+    """Take the lines that are done; the journal holds the answers to the first of them, or it is not ours."""
+    for number, there in enumerate(journal.there, 1):
         line = next(lines, None)
-        if line is None or record.get("made") != made(line):
-            raise ValueError(
-                f"{journal.path}:{number}: not what this run would write "
-                + (f"for {line.where} (other settings, model or prompt?)" if line else f"for {total} lines of input")
-                + "; name another output, or remove this one to begin anew"
-            )
-    return len(journal.there)
+        if line is None or there.get(MARK) != made(line):
+            what = f" for {line.record.where}" if line else f" for {number - 1} lines of input"
+            raise OtherRun.at(f"{journal.path}:{number}", what)
 
 
-def _count(source: Path, requests: Requests, run: Many, on_error: str) -> int:
-    """The lines of a file; the first broken one ends the run before it has begun."""
-    count = 0
-    for line in _lines(source, requests, run):
-        if line.error and on_error == "stop":
-            raise ValueError(f"{line.where}: {line.error}")
-        count += 1
-    if not count:
-        raise ValueError(f"{source}: no prompts in it; expected one a line")
-    return count
-
-
-def _lines(source: Path, requests: Requests, run: Many) -> Iterator[Line]:
-    number = 0  # of the request: its seed
+def _records(source: Path) -> Iterator[Record]:
     with source.open("rb") as file:
-        for at, raw in enumerate(file, 1):
-            if not raw.strip():
-                continue
-            content: dict[str, Any] = {}
-            try:
-                content = _content(raw, plain=source.suffix == ".txt", first=at == 1)
-                asked = requests.read({key: content[key] for key in content if key not in CARRIED}, number)
-                run.check(asked)
-                yield Line(f"{source}:{at}", content, asked)
-            except ValueError as error:
-                yield Line(f"{source}:{at}", content, None, str(error))
-            number += 1
-
-
-def _content(raw: bytes, *, plain: bool, first: bool) -> dict[str, Any]:
-    try:
-        text = raw.decode("utf-8-sig" if first else "utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 text ({error.reason} at byte {error.start})") from None
-    if plain:
-        return {"prompt": text}
-    try:
-        content = json.loads(text)
-        json.dumps(content, allow_nan=False)  # since the line of the output holds it
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error.msg}, column {error.colno})") from None
-    except (ValueError, RecursionError):
-        raise ValueError("not valid JSON (a number that is NaN or infinite or too long, or too deep nesting)") from None
-    if not isinstance(content, dict):
-        raise ValueError(f'expected an object such as {{"prompt": "..."}}, got {text[:40]}')
-    return content
+        yield from records_of(file, str(source), "prompt" if source.suffix == ".txt" else "")

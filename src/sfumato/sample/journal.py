@@ -10,6 +10,22 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 
+class Busy(ValueError):
+    """Another process is writing the file."""
+
+
+class OtherRun(ValueError):
+    """What is there was written by a run of something else."""
+
+    @classmethod
+    def at(cls, where: str, what: str = "") -> "OtherRun":
+        """The error, of a place in a file."""
+        return cls(
+            f"{where}: not what this run would write{what} (other settings, model or input?); name another output, or "
+            "remove this one to begin anew"
+        )
+
+
 class Journal:
     """What is already there, and a way to add to it.
 
@@ -26,7 +42,8 @@ class Journal:
             mark: a key that every line written here has, by which a file of somebody else is told apart.
 
         Raises:
-            ValueError: a line that was not written here, or another process that is writing; the file is as it was.
+            ValueError: a line that was not written here, or another process that is writing (`Busy`); the file is as it
+                was.
             OSError: the file cannot be read or written.
         """
         self.path = Path(path)
@@ -47,7 +64,7 @@ class Journal:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise ValueError(f"{self.path}: another process is writing it; wait for it, or name another file") from None
+            raise Busy(f"{self.path}: another process is writing it; wait for it, or name another file") from None
         return file
 
     def add(self, record: Mapping[str, Any]) -> None:

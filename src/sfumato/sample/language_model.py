@@ -6,7 +6,7 @@ from typing import Any, overload
 
 from torch import Tensor
 
-from sfumato.model.bundle import Bundle, find_bundle
+from sfumato.model.bundle import Bundle, build_network, find_bundle, read_description, without_weights
 from sfumato.model.device import resolve_device, resolve_dtype
 from sfumato.model.layout import Full, Layout
 from sfumato.sample.compiled import CompiledTrunk
@@ -59,6 +59,22 @@ class LanguageModel:
         folder = find_bundle(path)
         where = resolve_device(device)
         return cls(Bundle.load(folder, where, resolve_dtype(dtype, where)), path=folder)
+
+    @classmethod
+    def described(cls, path: str | Path | None = None) -> "LanguageModel":
+        """A model without its weights: it cannot write, but tell cheaply what it would refuse to write.
+
+        Args:
+            path: as in `load`.
+
+        Raises:
+            BundleError: as `load`.
+        """
+        folder = find_bundle(path)
+        config, tokenizer_json = read_description(folder)
+        with without_weights():
+            network = build_network(config)
+        return cls(Bundle(config, network.eval(), tokenizer_json), path=folder)
 
     @overload
     def generate(self, prompt: str, *, max_tokens: int = ..., **options: Any) -> Generation: ...

@@ -10,8 +10,10 @@ from fastapi.responses import HTMLResponse
 from starlette.middleware.cors import CORSMiddleware
 
 from sfumato.serve import chat, completions, denoise, embeddings, errors, feedback, operations
+from sfumato.serve.auth import RateLimit
 from sfumato.serve.middleware import CheckHost, Guard, LimitBody
 from sfumato.serve.page import HEADERS, page_router
+from sfumato.serve.peers import Alone, Peers
 from sfumato.serve.reference import reference
 from sfumato.serve.service import Options, Service
 from sfumato.serve.workers import Workers
@@ -32,6 +34,7 @@ def create_app(
     adapting: "Adapting | None" = None,
     followers: "Sequence[Follower]" = (),
     *,
+    peers: Peers | None = None,
     manage: bool = True,
 ) -> FastAPI:
     """The server as an ASGI application.
@@ -42,10 +45,12 @@ def create_app(
         store: where feedback goes; None = it is refused.
         adapting: chooses settings for requests that choose none; None = those are the model's own.
         followers: keep models at the current version of their registries; whoever runs the server lets them.
+        peers: other servers at the same address; None = there are none.
         manage: start and stop the workers with the application; else whoever made them does.
     """
     following = {follower.name: follower for follower in followers}
-    here = Service(workers, options or Options(), store, adapting, following)
+    options = options or Options()
+    here = Service(workers, options, peers or Alone(RateLimit(options.rate)), store, adapting, following)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

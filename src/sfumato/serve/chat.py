@@ -28,7 +28,7 @@ TOKENS = 128
 async def chat(body: ChatRequest, http: Request) -> Response:
     """Answer a conversation."""
     here = service(http)
-    owner = here.owner(http)
+    owner = await here.owner(http)
     if body.top_logprobs and not body.logprobs:
         raise BadRequest("top_logprobs: needs logprobs = true", "top_logprobs")
     wanted = Wanted.of(body)

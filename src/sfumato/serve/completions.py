@@ -39,7 +39,7 @@ async def fill_in_the_middle(body: FimRequest, http: Request) -> Response:
 
 async def _answer(body: _Body, http: Request, prompts: Sequence[str], suffix: str | None) -> Response:
     here = service(http)
-    owner = here.owner(http)
+    owner = await here.owner(http)
     if len(prompts) * (body.n or 1) > MOST_TEXTS:
         raise BadRequest(f"n: at most {MOST_TEXTS} texts a request, got {len(prompts)} prompts x {body.n}", "n")
     wanted = Wanted.of(body)

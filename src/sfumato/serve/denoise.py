@@ -43,7 +43,7 @@ async def edit(body: EditRequest, http: Request) -> Response:
 async def influence(body: InfluenceRequest, http: Request) -> Response:
     """By how many nats each token raises the log-probability of the one at `position`, all others given."""
     here = service(http)
-    owner, model = here.owner(http), here.model(body.model)
+    owner, model = await here.owner(http), here.model(body.model)
     _check_tokens(model.front, body.tokens, "tokens")
     probe = Probe(new_id("inf"), model.name, model.version, tuple(body.tokens), body.position, owner)
     found: Influence = await answer_of(here, http, probe)
@@ -66,7 +66,7 @@ async def _answer(
     body: DenoiseRequest | EditRequest, http: Request, make: Callable[..., Task], object_: str, *, drafts: bool
 ) -> Response:
     here = service(http)
-    owner = here.owner(http)
+    owner = await here.owner(http)
     wanted = Wanted.of(body)
     param = wanted.param if wanted else "text" if isinstance(body, EditRequest) else "template"
     task = await here.prepare(param, make, here.model(body.model), body, owner, bool(drafts and body.stream))

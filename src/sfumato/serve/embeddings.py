@@ -26,7 +26,7 @@ async def embeddings(body: EmbeddingRequest, http: Request) -> Response:
     Texts longer than the context are read in pieces, and count as the mean of these.
     """
     here = service(http)
-    owner, model = here.owner(http), here.model(body.model)
+    owner, model = await here.owner(http), here.model(body.model)
     texts = [body.input] if isinstance(body.input, str) else body.input
     tokens = await here.prepare("input", _tokens, model.front.tokenizer, texts)
     here.log_prompts(texts)

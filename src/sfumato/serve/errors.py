@@ -28,6 +28,14 @@ TYPES = {
 }
 
 
+RETRY_SECONDS = 2
+"""After which a client that came too much may come again."""
+
+
+class Gone(Exception):
+    """The client went away: nobody reads the answer."""
+
+
 class ApiError(Exception):
     """An answer that is an error."""
 

@@ -36,13 +36,13 @@ class FeedbackRequest(Strict):
 async def give_feedback(body: FeedbackRequest, http: Request) -> Response:
     """Keep what somebody thinks of a text that this server wrote and still remembers."""
     here = service(http)
-    owner = here.owner(http)
+    owner = await here.owner(http)
     if here.feedback is None:
         raise ApiError(404, "this server keeps no feedback; start it with --feedback-url", code="no_feedback")
-    about = _remembered(here, owner, body.response_id, body.index, "response_id")
+    about = await _remembered(here, owner, body.response_id, body.index, "response_id")
     texts, over = [about], None
     if body.over is not None:
-        other = _remembered(here, owner, body.over, body.over_index, "over")
+        other = await _remembered(here, owner, body.over, body.over_index, "over")
         texts, over = [about, other], other.id
     try:
         feedback = Feedback(
@@ -68,8 +68,8 @@ async def give_feedback(body: FeedbackRequest, http: Request) -> Response:
     return JSONResponse({"id": feedback.id, "stored": True}, 201)
 
 
-def _remembered(here: Service, owner: str, response_id: str, index: int, param: str) -> Written:
-    texts = here.memory.get(response_id, owner)
+async def _remembered(here: Service, owner: str, response_id: str, index: int, param: str) -> Written:
+    texts = await here.peers.recall(response_id, owner)
     if not texts or index >= len(texts):
         message = f"{param}: this server does not remember such a response of yours"
         raise ApiError(404, message, param=param, code="not_found")

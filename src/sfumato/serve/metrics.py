@@ -3,10 +3,12 @@
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 LATEST = 1000
 """Requests from which percentiles are taken."""
@@ -82,17 +84,42 @@ class Metrics:
         registry.register(_Learned(learned))
         return generate_latest(self.registry) + generate_latest(registry)
 
+    @property
+    def seconds(self) -> dict[str, list[float]]:
+        """Latencies of the latest requests."""
+        return {name: [*values] for name, values in self._seconds.items()}
+
     def tokens_per_second(self) -> float:
         """Over the last ten seconds, of requests that were finished in them."""
         since = time.monotonic() - RECENT_SECONDS
         return round(sum(tokens for when, tokens in self._recent if when >= since) / RECENT_SECONDS, 2)
 
-    def percentiles(self) -> dict[str, dict[str, float | int | None]]:
-        """p50 and p95 in seconds, of the latest requests."""
-        return {name: _percentiles(sorted(values)) for name, values in self._seconds.items()}
+
+def merged(texts: Mapping[str, bytes]) -> bytes:
+    """Several servers' metrics as one text, each sample with the name of its server as `replica`."""
+    families: dict[str, Metric] = {}
+    for name, text in texts.items():
+        for family in text_string_to_metric_families(text.decode()):
+            one = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for sample in family.samples:
+                one.add_sample(sample.name, {**sample.labels, "replica": name}, sample.value)
+    registry = CollectorRegistry()
+    registry.register(_Merged([*families.values()]))
+    return generate_latest(registry)
 
 
-def _percentiles(values: list[float]) -> dict[str, float | int | None]:
+@dataclass(eq=False)
+class _Merged:
+    families: list[Metric]
+
+    def collect(self) -> list[Metric]:
+        return self.families
+
+
+def percentiles(values: list[float]) -> dict[str, float | int | None]:
+    """How many seconds there are, their p50 and their p95."""
+    values = sorted(values)
+
     def at(share: float) -> float | None:
         return round(values[min(len(values) - 1, int(share * len(values)))], 4) if values else None
 

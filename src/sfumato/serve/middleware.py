@@ -8,9 +8,8 @@ from collections.abc import Collection
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sfumato.serve.errors import ApiError, unexpected
+from sfumato.serve.errors import ApiError, Gone, unexpected
 from sfumato.serve.metrics import Metrics
-from sfumato.serve.running import Gone
 
 BODY_SECONDS = 30.0
 """Longest that a body may take to arrive."""

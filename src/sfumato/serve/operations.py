@@ -1,14 +1,14 @@
 """What runs the server and looks at it: models, tokens, health, numbers, cancelling and reloading."""
 
 import logging
-import time
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from sfumato.serve.errors import ApiError, BadRequest
+from sfumato.serve.facts import counts, facts, metrics_text, summary
+from sfumato.serve.metrics import merged
 from sfumato.serve.replies import (
     Cancelled,
     ControllerReply,
@@ -23,6 +23,9 @@ from sfumato.serve.replies import (
 from sfumato.serve.schemas import CancelRequest, ReloadRequest, ResetRequest, TokenizeRequest
 from sfumato.serve.service import Service, service
 
+RELOAD_SECONDS = 600.0
+"""Longest that other servers at the same address may take, one after the other, to read a model anew."""
+
 log = logging.getLogger("sfumato.serve")
 router = APIRouter(tags=["operations"])
 
@@ -32,7 +35,12 @@ async def models(http: Request) -> Response:
     """The models that are served."""
     here = service(http)
     here.known(http)
-    return JSONResponse({"object": "list", "data": [_facts(here, name) for name in here.workers.fronts]})
+    found = {name: facts(here, name) for name in here.workers.fronts}
+    names = here.options.models or tuple(found)
+    if set(names) - set(found):
+        for others in (await here.peers.ask("facts")).values():
+            found = others | found
+    return JSONResponse({"object": "list", "data": [found[name] for name in names if name in found]})
 
 
 @router.get("/v1/models/{name}", responses=answers(ModelFacts), tags=["OpenAI"])
@@ -40,33 +48,14 @@ async def model(name: str, http: Request) -> Response:
     """One model."""
     here = service(http)
     here.known(http)
-    return JSONResponse(_facts(here, here.model(name).name))
-
-
-def _facts(here: Service, name: str) -> dict[str, Any]:
-    found, about = here.model(name), here.workers.about.get(name, {})
-    config = found.front.config
-    facts = {
-        "process": config.process.kind,
-        "layout": config.layout,
-        "context": found.front.context,
-        "block": config.model.block,
-        "chat": found.front.chat_template is not None,
-        "grows": found.front.grows,
-        "version": found.version,
-        "vocabulary": found.front.tokenizer.vocab_size,
-        "sampler": found.front.plan({}).settings.sampler,
-        **about,
-        **({"registry": here.followers[name].facts()} if name in here.followers else {}),
-    }
-    return {"id": name, "object": "model", "created": here.started, "owned_by": "sfumato", "diffusion": facts}
+    return JSONResponse(facts(here, here.model(name).name))
 
 
 @router.post("/tokenize", responses=answers(Tokens))
 async def tokenize(body: TokenizeRequest, http: Request) -> Response:
     """The tokens of a text."""
     here = service(http)
-    here.owner(http)
+    await here.owner(http)
     tokenizer = here.model(body.model).front.tokenizer
     tokens = await here.prepare("text", tokenizer.encode, body.text)
     pieces = [tokenizer.token_bytes(token).decode(errors="replace") for token in tokens]
@@ -78,7 +67,7 @@ async def cancel(body: CancelRequest, http: Request) -> Response:
     """End a response that is being written; what is there is sent, with finish_reason "cancelled"."""
     here = service(http)
     owner = here.known(http)
-    if here.running.get(body.id) != owner or not here.workers.cancel(body.id):
+    if not here.cancel(body.id, owner) and not any((await here.peers.ask("cancel", body.id, owner)).values()):
         raise ApiError(404, "id: no response of that id is being written", param="id", code="not_found")
     return JSONResponse({"id": body.id, "cancelled": True})
 
@@ -102,8 +91,10 @@ async def ready(http: Request) -> Response:
 async def metrics(http: Request) -> Response:
     """For Prometheus."""
     here = service(http)
-    learned = here.adapting.told()["models"] if here.adapting else {}
-    return Response(here.metrics.text(_numbers(here), learned), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    text = metrics_text(here)
+    if here.peers.name:
+        text = merged({here.peers.name: text, **await here.peers.ask("metrics")})
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @router.get("/v1/stats", responses=answers())
@@ -111,43 +102,22 @@ async def stats(http: Request) -> Response:
     """The numbers of the page's dashboard."""
     here = service(http)
     here.known(http)
-    numbers, told = _numbers(here), here.metrics
-    totals = {key: sum(one[key] for one in told.models.values()) for key in ("requests", "tokens", "nfe")}
-    known = {name: told.models.get(name, {"requests": 0, "tokens": 0, "nfe": 0}) for name in here.workers.fronts}
-    return JSONResponse(
-        {
-            "uptime_seconds": round(time.time() - here.started, 1),
-            "queued": numbers["queued"],
-            "running": numbers["running"],
-            "requests": totals["requests"],
-            "tokens": totals["tokens"],
-            "tokens_per_second": told.tokens_per_second(),
-            "nfe_per_request": round(totals["nfe"] / totals["requests"], 2) if totals["requests"] else None,
-            "tpf": round(totals["tokens"] / totals["nfe"], 3) if totals["nfe"] else None,
-            **{f"{name}_seconds": value for name, value in told.percentiles().items()},
-            "feedback": told.feedback,
-            "engine": numbers,
-            "workers_lost": here.workers.lost,
-            "controller": here.adapting.told() if here.adapting else None,
-            "models": {name: {"version": here.workers.versions[name], **one} for name, one in known.items()},
-        }
-    )
-
-
-def _numbers(here: Service) -> dict[str, Any]:
-    workers = here.workers
-    found = vars(workers.stats())
-    return {**found, "batch": dict(found["batch"]), "queued": workers.queued, "running": workers.running}
+    told = summary([counts(here), *(await here.peers.ask("counts")).values()])
+    return JSONResponse(told | {"controller": here.adapting.told() if here.adapting else None})
 
 
 @router.post("/admin/reload", responses=answers(Reloaded) | {403: answers()[401]})
 async def reload(body: ReloadRequest, http: Request) -> Response:
     """Read a model anew from its folder; what runs is finished with the old one."""
     here = service(http)
-    _check_operator(here, http, "reloading needs a key: start the server with --api-key-file, or send it SIGHUP")
+    await _check_operator(here, http, "reloading needs a key: start the server with --api-key-file, or send it SIGHUP")
     name = here.model(body.model).name
     try:
         changed = await here.reload(name)
+        for other in (await here.peers.ask("reload", name, wait=RELOAD_SECONDS)).values():
+            if isinstance(other, Exception):
+                raise other
+            changed |= other
     except (ValueError, OSError) as error:  # the reason names folders of this machine
         log.error("model %s: %s", name, error)
         raise BadRequest("model: the new one cannot be used, the old one stays; see the log", "model") from None
@@ -167,7 +137,9 @@ async def controller(http: Request) -> Response:
 async def reset(body: ResetRequest, http: Request) -> Response:
     """Forget what was learned about the settings of a model."""
     here = service(http)
-    _check_operator(here, http, "forgetting needs a key: start the server with --api-key-file, or delete --adapt-file")
+    await _check_operator(
+        here, http, "forgetting needs a key: start the server with --api-key-file, or delete --adapt-file"
+    )
     name = here.model(body.model).name
     if here.adapting is None:
         raise ApiError(404, "this server adapts no settings; start it with --adapt", code="not_found")
@@ -176,8 +148,8 @@ async def reset(body: ResetRequest, http: Request) -> Response:
     return JSONResponse({"model": name, "reset": True})
 
 
-def _check_operator(here: Service, http: Request, otherwise: str) -> None:
+async def _check_operator(here: Service, http: Request, otherwise: str) -> None:
     """ApiError unless keys are asked for, and this is one."""
     if not here.options.keys.digests:
         raise ApiError(403, otherwise, code="needs_key")
-    here.owner(http)
+    await here.owner(http)

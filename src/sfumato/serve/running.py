@@ -9,15 +9,11 @@ from typing import Any
 from fastapi import Request
 
 from sfumato.serve.engine import Job, Question, Update
-from sfumato.serve.errors import ApiError, BadRequest, from_value_error
-from sfumato.serve.service import FIELDS, RETRY_SECONDS, Service
+from sfumato.serve.errors import RETRY_SECONDS, ApiError, BadRequest, Gone, from_value_error
+from sfumato.serve.service import FIELDS, Service
 from sfumato.serve.streams import RowView
 from sfumato.serve.task import Task
 from sfumato.serve.workers import Busy, WorkerLost
-
-
-class Gone(Exception):
-    """The client went away: nobody reads the answer."""
 
 
 async def advance(service: Service, http: Request, task: Task) -> AsyncGenerator[int, None]:
@@ -43,7 +39,7 @@ async def advance(service: Service, http: Request, task: Task) -> AsyncGenerator
                 view.finish = "cancelled"
                 yield index
         watch.done()
-        service.memory.add(task.id, task.owner, task.texts())
+        await service.peers.remember(task.id, task.owner, task.texts())
     finally:
         service.running.pop(task.id, None)
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from fastapi import Request
 
 from sfumato.sample.front import Front
-from sfumato.serve.auth import Keys, RateLimit
-from sfumato.serve.errors import ApiError, BadRequest, from_value_error
-from sfumato.serve.memory import Memory
+from sfumato.serve.auth import Keys
+from sfumato.serve.errors import RETRY_SECONDS, ApiError, BadRequest, from_value_error
 from sfumato.serve.metrics import Metrics
+from sfumato.serve.peers import Peers
 from sfumato.serve.workers import Workers
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ T = TypeVar("T")
 
 PREPARE_SECONDS = 10.0
 """Longest that tokenising a text and building a constraint may take, and wait until it begins."""
-RETRY_SECONDS = 2
-"""After which a client that came too much may come again."""
 FIELDS = {"block": "block_length", "prompt": "prompt", "template": "template", "suffix": "suffix"} | dict.fromkeys(
     (
         *("steps", "sampler", "threshold", "factor", "entropy_bound", "top_k", "top_p", "temperature", "patience"),
@@ -59,6 +57,8 @@ class Options:
     log_prompts: bool = False
     grace: float = 30.0
     """Seconds that running requests get at the end."""
+    models: tuple[str, ...] = ()
+    """Names of all models behind this address; none = those that are served here."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class Service:
 
     workers: Workers
     options: Options
+    peers: Peers
     feedback: "FeedbackStore | None" = None
     adapting: "Adapting | None" = None
     followers: "Mapping[str, Follower]" = field(default_factory=dict)
     """Of the models that follow a registry, by name."""
     metrics: Metrics = field(default_factory=Metrics)
-    memory: Memory = field(default_factory=Memory)
     draining: bool = False
     """The server is about to end and takes nothing new."""
     started: int = field(default_factory=lambda: int(time.time()))
@@ -91,8 +91,7 @@ class Service:
     """The owner of each response that is being written, by its id."""
 
     def __post_init__(self) -> None:
-        """Make what depends on the options."""
-        self.rate = RateLimit(self.options.rate)
+        """Make the threads."""
         self.pool = ThreadPoolExecutor(2, thread_name_prefix="prepare")
         self.disk = ThreadPoolExecutor(1, thread_name_prefix="feedback")
 
@@ -105,7 +104,8 @@ class Service:
         fronts = self.workers.fronts
         name = next(iter(fronts)) if name is None else name
         if name not in fronts:
-            message = f"model: {name[:80]!r} is not served here; there are {', '.join(fronts)}"
+            names = self.options.models or fronts
+            message = f"model: {name[:80]!r} is not served here; there are {', '.join(names)}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return Model(name, *self.workers.prepare(name), self.adapting)
 
@@ -120,6 +120,10 @@ class Service:
         """
         follower = self.followers.get(name)
         return await (follower.look(self.workers) if follower else self.workers.reload(name))
+
+    def cancel(self, response_id: str, owner: str) -> bool:
+        """End a response of this owner's that is being written here; whether there is one."""
+        return self.running.get(response_id) == owner and self.workers.cancel(response_id)
 
     def log_prompts(self, prompts: Sequence[object]) -> None:
         """Write down what was asked, if the operator wants that."""
@@ -161,7 +165,7 @@ class Service:
         finally:
             future.cancel()  # nobody waits any more
 
-    def owner(self, request: Request) -> str:
+    async def owner(self, request: Request) -> str:
         """Who asks, after the key and the rate were checked: a key's name or a client's address.
 
         Raises:
@@ -170,7 +174,7 @@ class Service:
         owner = self.known(request)
         if self.draining:
             raise ApiError(503, "the server is shutting down", code="shutting_down", retry_after=10)
-        self.rate.take(owner)
+        await self.peers.admit(owner)
         return owner
 
     def known(self, request: Request) -> str:

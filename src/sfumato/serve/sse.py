@@ -9,8 +9,8 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from sfumato.serve.errors import ApiError, unexpected
-from sfumato.serve.running import Gone, advance
+from sfumato.serve.errors import ApiError, Gone, unexpected
+from sfumato.serve.running import advance
 from sfumato.serve.service import Service
 from sfumato.serve.streams import Place, RowView
 from sfumato.serve.task import Task

@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -82,12 +83,13 @@ class Workers:
         """What the workers say of each model: parameters, device, dtype."""
         self.lost = 0
         """Workers that died so far."""
+        self.turn: AbstractAsyncContextManager[None] = asyncio.Lock()
+        """Who has it may load another version; where several servers share a machine, one of them at a time."""
         self._workers: dict[int, _Worker] = {}
         self._tickets: dict[str, _Ticket] = {}
         self._loads: dict[tuple[int, str, str], asyncio.Future[Loaded]] = {}
         self._past = Stats()
         self._stopping = False
-        self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task] = set()
 
     async def start(self) -> None:
@@ -221,7 +223,7 @@ class Workers:
         Raises:
             ValueError, OSError: the new model cannot be used; the old one stays.
         """
-        async with self._reloading:  # of two at once, the second finds nothing new
+        async with self.turn:  # of two at once, the second finds nothing new
             return await self._reload(name, path or self.paths[name])
 
     async def _reload(self, name: str, path: str) -> bool:

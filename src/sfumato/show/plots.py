@@ -51,7 +51,7 @@ def check_picture(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: unknown kind of picture; expected a name that ends in {', '.join(SUFFIXES)}")
-    _figure((1, 1))
+    begin_figure((1, 1))
 
 
 def plot_against_nfe(path: Path, title: str, panels: Sequence[Panel]) -> None:
@@ -69,8 +69,8 @@ def plot_against(path: Path, title: str, panels: Sequence[Panel], label: str, *,
         label: of the horizontal axis.
         powers: mark the powers of two.
     """
-    figure = _figure((max(4.6 * len(panels), 5.6), 4.2))
-    for axes, panel in zip(_axes(figure, len(panels)), panels, strict=True):
+    figure = begin_figure((max(4.6 * len(panels), 5.6), 4.2))
+    for axes, panel in zip(panels_of(figure, len(panels)), panels, strict=True):
         _draw(axes, panel.curves)
         if panel.level is not None:
             axes.axhline(panel.level, color=_GREY, linestyle="--", linewidth=1, label=panel.level_name)
@@ -81,7 +81,7 @@ def plot_against(path: Path, title: str, panels: Sequence[Panel], label: str, *,
             axes.minorticks_off()
         axes.set_xlabel(label)
         axes.set_ylabel(panel.label)
-    _finish(figure, path, title)
+    finish_figure(figure, path, title)
 
 
 def plot_reliability(path: Path, title: str, curves: Sequence[Curve]) -> None:
@@ -92,8 +92,8 @@ def plot_reliability(path: Path, title: str, curves: Sequence[Curve]) -> None:
         title: says what was measured.
         curves: one for each band of noise, x the confidence and y the accuracy of its bins, from 0 to 1.
     """
-    figure = _figure((5.2, 5.2))
-    (axes,) = _axes(figure, 1)
+    figure = begin_figure((5.2, 5.2))
+    (axes,) = panels_of(figure, 1)
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="calibrated")
     _draw(axes, curves)
     axes.set(
@@ -103,10 +103,11 @@ def plot_reliability(path: Path, title: str, curves: Sequence[Curve]) -> None:
         ylabel="accuracy",
         aspect="equal",
     )
-    _finish(figure, path, title)
+    finish_figure(figure, path, title)
 
 
-def _figure(size: tuple[float, float]) -> "Figure":
+def begin_figure(size: tuple[float, float]) -> "Figure":
+    """An empty picture of so many inches. ValueError: matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -114,13 +115,24 @@ def _figure(size: tuple[float, float]) -> "Figure":
     return Figure(figsize=size, layout="constrained")
 
 
-def _axes(figure: "Figure", count: int) -> list["Axes"]:
+def panels_of(figure: "Figure", count: int) -> list["Axes"]:
+    """So many diagrams side by side."""
     found = [figure.add_subplot(1, count, i + 1) for i in range(count)]
     for axes in found:
         axes.grid(color="#DDDDDD", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     return found
+
+
+def colour(i: int) -> str:
+    """The colour of the i-th curve."""
+    return _COLOURS[i % len(_COLOURS)]
+
+
+def marker(i: int) -> str:
+    """The marker of the i-th curve."""
+    return _MARKERS[i % len(_MARKERS)]
 
 
 def _draw(axes: "Axes", curves: Sequence[Curve]) -> None:
@@ -130,8 +142,8 @@ def _draw(axes: "Axes", curves: Sequence[Curve]) -> None:
             curve.y,
             list(curve.error) or None,
             label=curve.name,
-            color=_COLOURS[i % len(_COLOURS)],
-            marker=_MARKERS[i % len(_MARKERS)],
+            color=colour(i),
+            marker=marker(i),
             markersize=5,
             linewidth=1.4,
             capsize=3,
@@ -145,7 +157,7 @@ def _ticks(values: Sequence[float]) -> list[float]:
     return powers if len(powers) > 1 else sorted({low, high})
 
 
-def _finish(figure: "Figure", path: Path, title: str) -> None:
+def finish_figure(figure: "Figure", path: Path, title: str) -> None:
     """Title, legend below, and the file: all of it or nothing, and the same bytes for the same measurement."""
     import matplotlib
 

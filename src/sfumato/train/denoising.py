@@ -12,6 +12,7 @@ from torch import nn
 from sfumato.config import ConfigError, Recipe
 from sfumato.data.batches import Stream
 from sfumato.data.cache import Corpus, Progress, open_corpora
+from sfumato.data.streaming import ShardedStream
 from sfumato.data.turns import Turns
 from sfumato.model.adapter import identity
 from sfumato.model.bundle import (
@@ -77,9 +78,12 @@ def denoising(
     config = described(recipe, tokenizer, chat, shift)
     encoder = turns(config) if chat else None
     corpora = here().in_turn(lambda: open_corpora(recipe.data, tokenizer, reading, encoder))
-    weights = [source.weight for source in recipe.data.sources]
     denoiser = network(recipe, config)
-    stream = Stream(corpora, weights, context=recipe.model.context, tokenizer=tokenizer, seed=recipe.seed)
+    how: dict[str, Any] = {"context": recipe.model.context, "tokenizer": tokenizer, "seed": recipe.seed}
+    if recipe.data.stream:
+        stream = ShardedStream(recipe.data, corpora, encoder=encoder, **how)
+    else:
+        stream = Stream(corpora, [source.weight for source in recipe.data.sources], **how)
     state = new_state(recipe, denoiser, stream)
     return Prepared(config, tokenizer, corpora, state, Step(recipe, config, state, steps))
 

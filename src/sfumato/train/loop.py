@@ -14,7 +14,7 @@ import torch
 
 from sfumato.config import Recipe
 from sfumato.data.cache import Corpus, Progress
-from sfumato.data.sources import content_key
+from sfumato.data.sources import content_keys
 from sfumato.model.bundle import Bundle
 from sfumato.model.device import resolve_device
 from sfumato.train import checkpoint
@@ -193,7 +193,7 @@ def _averaged(recipe: Recipe, run: Prepared) -> Bundle:
     """The model as it is now, with averaged weights; in all processes but the first it has none."""
     state = run.state
     made = {"recipe": recipe.name, "steps": state.step, "tokens": state.tokens, "seed": recipe.seed}
-    made |= {"torch": torch.__version__, "data": [content_key(source) for source in recipe.data.sources]}
+    made |= {"torch": torch.__version__, "data": content_keys(recipe.data)}
     config = dataclasses.replace(run.config, made=made)
     adapter = kept_adapter(recipe, state) if recipe.lora.rank and not recipe.lora.merge else None
     return Bundle(config, averaged_network(state), run.tokenizer.to_json(), adapter=adapter)

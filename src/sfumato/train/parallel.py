@@ -169,6 +169,8 @@ class Processes:
                     layer.compile(dynamic=False)
                 fully_shard(layer, mesh=mesh, mp_policy=policy)
         fully_shard(network, mesh=mesh, mp_policy=policy)
+        # A view of a result may be lost to the backward pass if somebody changes it in place; nobody here does.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
         for name in ("embed", "encode", "readout"):  # what is called in place of `forward`
             register_fsdp_forward_method(network, name)
 

@@ -33,6 +33,7 @@ FREE = frozenset(
         "sample_every",
         "sample_prompt",
         "threads",
+        "peak",
         "checkpointing",
         "shard",
         "data.cache",

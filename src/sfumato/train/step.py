@@ -22,6 +22,7 @@ from sfumato.model.bundle import BundleConfig, Network
 from sfumato.model.device import bookkeeping_device
 from sfumato.model.layout import Block, Layout, layout_named, numbered, two_streams
 from sfumato.process import Gaussian, Growing, Noised, Process, build_process, scorable
+from sfumato.train.flops import Speed
 from sfumato.train.parallel import Copied
 from sfumato.train.run import device_of
 from sfumato.train.state import State
@@ -54,6 +55,7 @@ class Step:
         length = recipe.model.context
         self.groups = length // (model.smallest_block or model.block) if model.block else 1  # noise levels a row
         self.capacity: int | None = self.process.capacity(self.rows, length, self.groups)
+        self.speed = Speed(recipe, config, self.process, state.processes.count)
         self.forward = self._forward
         if recipe.train.compile and state.processes.mesh is None:  # else its layers are, one by one
             self.forward = torch.compile(self._forward, dynamic=False)
@@ -74,7 +76,8 @@ class Step:
                 part = self._loss(batch.select(mine_B), mine_B * processes.count + processes.rank) * scale
                 (part * processes.count).backward()  # since gradients are averaged over the processes
             loss += part.detach()
-        return self.update(loss, rows * self.recipe.model.context, start)
+        record = self.update(loss, rows * self.recipe.model.context, start)
+        return record | self.speed.of(record["tokens_per_second"])
 
     def _later(self) -> contextlib.AbstractContextManager[None]:
         """While gradients are only added up in each process, if there are several with all weights."""

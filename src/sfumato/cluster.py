@@ -1,0 +1,123 @@
+"""Ray, for whoever spreads work over processes and machines: found or started, quiet, and stopped afterwards."""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sfumato.config import ConfigError
+
+INSTALL = "pip install 'sfumato[cluster]'"
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_worker_niceness": "0",
+}
+"""For Ray, before it is imported: no statistics to its makers, no chatter, and no lower priority."""
+OBJECT_STORE = 100 << 20  # bytes; what we send is small
+ATTEMPTS = 3  # Ray gives its own parts 15 seconds to start, which on a busy machine they may miss
+STAMP = "driver.pid"
+
+
+def need_ray(what: str) -> Any:
+    """The module `ray`.
+
+    Args:
+        what: needs it, in words that begin the message.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError(f"{what}: needs Ray, which is not installed; {INSTALL}") from None
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    return ray
+
+
+@contextmanager
+def connected(what: str, address: str = "", cpus: int | None = None) -> Iterator[Any]:
+    """The module `ray`, connected to a cluster for as long as the block runs.
+
+    Args:
+        what: needs it, as in `need_ray`.
+        address: of a cluster that is running: `auto`, `host:port` or `ray://host:port`; "" = that of the environment
+            variable RAY_ADDRESS, else a new one of this machine alone, which ends with the block and leaves no files.
+        cpus: cores of a new one; None = this machine's.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no such cluster.
+    """
+    ray, address = need_ray(what), address or os.environ.get("RAY_ADDRESS", "")
+    common: dict[str, Any] = {"configure_logging": False, "logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        try:
+            ray.init(address, **common)
+        except Exception as error:  # of many kinds, some of them nothing but Exception
+            raise ConfigError(f"{what}: no Ray cluster at {address} ({_short(error)})") from None
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+        return
+    with _folder() as folder:
+        _start(ray, what, num_cpus=cpus, _temp_dir=folder, object_store_memory=OBJECT_STORE, **common)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _start(ray: Any, what: str, **settings: Any) -> None:
+    """Start a cluster of this machine."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            ray.init("local", include_dashboard=False, **settings)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if not left:
+                raise ConfigError(f"{what}: cannot start Ray here ({_short(error)})") from None
+
+
+def _short(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """A folder for Ray's sockets and logs, deleted at the end; those of processes that were killed are deleted now."""
+    base = Path(tempfile.gettempdir())
+    if len(str(base)) > 20:  # the names of sockets must not be longer than 107 bytes, and Ray's take most of that
+        base = Path("/tmp")
+    for left in base.glob("sfumato-ray-*"):
+        with suppress(OSError, ValueError):
+            if left.stat().st_uid == os.getuid() and not _alive(int((left / STAMP).read_text())):
+                shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="sfumato-ray-", dir=base))
+    (folder / STAMP).write_text(str(os.getpid()))
+    try:
+        yield str(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

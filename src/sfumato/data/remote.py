@@ -1,0 +1,176 @@
+"""Files behind URLs (s3://, gs://, az://, hf://, https://, ...), through fsspec: listed, told apart, read patiently."""
+
+import io
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from sfumato.data.document import DataError
+
+T = TypeVar("T")
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt
+BLOCK = 1 << 22  # bytes fetched at once; many files are open at the same time
+# What names the content of a file without reading it, best first; stores call it differently.
+_MARKS = ("ETag", "etag", "md5Hash", "content_md5", "sha256", "blob_id", "LastModified", "mtime", "updated", "created")
+_SETTLED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError)
+
+
+class Found(NamedTuple):
+    """A file behind a URL."""
+
+    url: str
+    inside: str
+    """Its path below what was asked for; "" for that itself."""
+    size: int
+    """Bytes; -1 where the server does not say."""
+    mark: str
+    """Changes whenever the content does; "" where the server has nothing like it."""
+
+
+def is_url(name: str) -> bool:
+    """Whether a source is named by a URL and not by a path."""
+    return "://" in name
+
+
+def listed(url: str) -> list[Found]:
+    """The file itself, or all files in a folder or of a pattern, sorted by name; empty ones too.
+
+    Raises:
+        DataError: there is none, it may not be read, or a package is missing; one line.
+    """
+    system, path = _system(url)
+    system.invalidate_cache()  # of earlier listings: what changed since is to be seen
+    base = path.rstrip("/")
+    if any(sign in path for sign in "*?["):
+        found = _told(url, lambda: system.glob(path, detail=True))
+        base = base[: min(base.index(sign) for sign in "*?[" if sign in base)].rpartition("/")[0]
+    else:
+        info = _told(url, lambda: system.info(path))
+        if info["type"] != "directory":
+            return [_found(url, "", info)]
+        found = _told(url, lambda: system.find(path, detail=True))
+    files = {name: info for name, info in found.items() if info["type"] == "file"}
+    return [
+        _found(system.unstrip_protocol(name), name.removeprefix(base).lstrip("/"), files[name])
+        for name in sorted(files)
+    ]
+
+
+def opened(url: str, size: int) -> io.BufferedReader:
+    """The bytes of a file, fetched as they are read, from where it broke off if the connection fails.
+
+    Raises:
+        DataError: it cannot be read; one line.
+    """
+    system, path = _system(url)
+    return io.BufferedReader(_Steady(url, lambda: system.open(path, "rb", block_size=BLOCK), size), 1 << 17)
+
+
+def patiently(action: Callable[[], T], pauses: tuple[float, ...] = PAUSES) -> T:
+    """Do it; after a failure that may pass, such as one of the network, again after a while.
+
+    Raises:
+        Exception: what the last attempt raised, or one that no patience helps against.
+    """
+    for pause in pauses:
+        try:
+            return action()
+        except Exception as error:
+            if _settled(error):
+                raise
+            time.sleep(pause)
+    return action()
+
+
+def _settled(error: Exception) -> bool:
+    """Whether trying again is useless."""
+    status = getattr(error, "status", None)  # of an HTTP answer
+    if isinstance(status, int):
+        return 400 <= status < 500 and status not in (408, 425, 429)
+    return isinstance(error, _SETTLED) or "Credentials" in type(error).__name__
+
+
+def _system(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the path in it."""
+    try:
+        import fsspec
+    except ImportError:
+        raise DataError(f"{url}: reading from a URL needs fsspec; pip install 'sfumato[remote]'") from None
+    return _told(url, lambda: fsspec.core.url_to_fs(url))
+
+
+def _told(url: str, action: Callable[[], T]) -> T:
+    """Do it patiently; what goes wrong becomes one line about the URL."""
+    try:
+        return patiently(action)
+    except DataError:
+        raise
+    except Exception as error:  # each file system has kinds of its own
+        raise DataError(f"{url}: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    status = getattr(error, "status", None)
+    if isinstance(error, ImportError):
+        return f"a package is missing ({line}); pip install 'sfumato[remote]' and the one named here, such as s3fs"
+    if isinstance(error, FileNotFoundError) or status == 404:
+        return f"no such file, folder or bucket ({line})"
+    if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__:
+        return f"access denied ({line}); check the credentials and their rights to list and to read"
+    return f"cannot be read ({line})"
+
+
+def _found(url: str, inside: str, info: dict[str, Any]) -> Found:
+    mark = next((str(info[name]) for name in _MARKS if info.get(name)), "")
+    size = info.get("size")
+    return Found(url, inside, -1 if size is None else int(size), mark)
+
+
+class _Steady(io.RawIOBase):
+    """A file that is opened again where it broke off."""
+
+    def __init__(self, url: str, begin: Callable[[], Any], size: int):
+        self._url, self._begin, self._size = url, begin, size
+        self._file: Any = None
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._size >= 0
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        assert whence != io.SEEK_END or self.seekable()
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = _told(self._url, lambda: self._read(len(buffer)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _read(self, count: int) -> bytes:
+        try:
+            if self._file is None:
+                self._file = self._begin()
+            if self._file.tell() != self._at:
+                self._file.seek(self._at)
+            return self._file.read(count)
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def close(self) -> None:
+        self._drop()
+        super().close()

@@ -1,0 +1,1 @@
+"""Planning on paper: what a training run and its model need, before anything is rented."""

@@ -1,0 +1,1 @@
+"""Several servers behind one address, on Ray Serve. Importing this package loads no Ray; its modules do."""
