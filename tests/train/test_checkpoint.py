@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import random
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -171,6 +174,46 @@ def test_hashes_are_those_that_sha256sum_prints(tmp_path: Path) -> None:
     assert hashes == {
         name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in ("state.json", "tensors.safetensors")
     }
+
+
+# Twenty processes, each of which writes checkpoints until it is killed.
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from sfumato.train import checkpoint
+
+folder, draw, step = Path(sys.argv[1]), random.Random(int(sys.argv[2])), 0
+
+def die(line):
+    print(line, flush=True)
+    os._exit(1)
+
+for _ in range(20):
+    child = os.fork()
+    while child == 0:
+        step += 1
+        with checkpoint.writing(folder, step) as scratch:
+            checkpoint.write(scratch, {"weight": torch.full((300, 300), float(step))}, {"step": step})
+        checkpoint.prune(folder, 2)
+    time.sleep(draw.uniform(0, 0.08))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    found = checkpoint.newest(folder, die)
+    if found:
+        step = checkpoint.read_state(found)["step"]
+        weight = checkpoint.load_tensors(found)["weight"]
+        right = found.name == f"step-{step:08d}" and bool((weight == step).all())
+        right and len(checkpoint.checkpoints(folder)) <= 3 or die(found)
+print(step)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) -> None:
+    seed = random.randrange(10**6)
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and int(done.stdout) > 0, (seed, done.stdout, done.stderr)
 
 
 def test_a_state_that_lacks_something_is_one_line_too(tmp_path: Path) -> None:

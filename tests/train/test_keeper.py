@@ -1,4 +1,4 @@
-"""A disk that is full costs checkpoints, not the run; where it must end, it ends in one line, and the rest is intact."""
+"""A disk that is full costs checkpoints, not the run; where it must end, it ends in one line, the rest intact."""
 
 import shutil
 import subprocess
@@ -111,8 +111,8 @@ def test_room_is_made_on_a_full_disk_by_deleting_what_is_needed_least(tmp_path: 
         pytest.skip("needs a file system of its own, and may not make one")
     command = [sys.executable, "-W", "error", "-c", TINY, str(tmp_path / "recipe.toml"), str(disk)]
     done = subprocess.run([*alone, mounted, str(disk), *command], capture_output=True, text=True, timeout=120)
-    deleted, full = done.stderr.splitlines()
-    assert deleted == f"{disk}/checkpoints/step-00000003: deleted, since the disk is full; step-00000009 is whole"
+    full, deleted = done.stderr.splitlines()
     assert ".writing-00000012" in full and "No space left on device" in full and "trying again" in full
+    assert deleted == f"{disk}/checkpoints/step-00000003: deleted, since the disk is full; step-00000009 is whole"
     assert done.stdout.split()[:4] == ["0", "step-00000006", "step-00000009", "step-00000012"]
     assert "model.safetensors" in done.stdout

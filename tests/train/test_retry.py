@@ -10,7 +10,7 @@ import pytest
 
 from sfumato.train import retry
 from sfumato.train.journal import Journal
-from sfumato.train.retry import FULL, PASSES, STAYS, kind, retried
+from sfumato.train.retry import FULL, PASSES, STAYS, kind, retried, saying
 
 PAUSES = retry.PAUSES
 Limit = Callable[[int], AbstractContextManager[None]]
@@ -53,7 +53,7 @@ def test_only_what_may_pass_is_waited_for(error: OSError, expected: int) -> None
 
 def test_it_is_done_again_until_it_works_and_each_trouble_is_told() -> None:
     said: list[str] = []
-    assert retried(failing(3, errno.ESTALE), said.append) == "done"
+    assert retried(failing(3, errno.ESTALE), saying(said.append)) == "done"
     assert [line.rpartition("; ")[2] for line in said] == [f"trying again in {pause:g} s" for pause in retry.PAUSES]
     assert all(line.startswith(f"[Errno {errno.ESTALE}]") and "/runs/a" in line for line in said)
 
@@ -61,29 +61,24 @@ def test_it_is_done_again_until_it_works_and_each_trouble_is_told() -> None:
 def test_it_is_not_done_for_ever() -> None:
     said: list[str] = []
     with pytest.raises(OSError, match="Stale"):
-        retried(failing(4, errno.ESTALE), said.append)
+        retried(failing(4, errno.ESTALE), saying(said.append))
     assert len(said) == 3
 
 
 def test_what_stays_is_raised_at_once() -> None:
     with pytest.raises(PermissionError):
-        retried(failing(1, errno.EACCES), pytest.fail)
+        retried(failing(1, errno.EACCES), saying(pytest.fail))
 
 
 def test_the_pauses_grow_to_half_a_minute_in_all() -> None:
     assert list(PAUSES) == sorted(PAUSES) and 20 < sum(PAUSES) < 60
 
 
-def test_a_cure_is_tried_before_each_new_attempt() -> None:
-    seen: list[int | None] = []
-
-    def cure(error: OSError) -> bool:
-        seen.append(error.errno)
-        return len(seen) < 2
-
-    with pytest.raises(OSError, match="space"):
-        retried(failing(9, errno.ENOSPC), lambda line: None, cure)
-    assert seen == [errno.ENOSPC] * 2
+@pytest.mark.parametrize("number, times", [(errno.ENOSPC, 3), (errno.EIO, 0)])
+def test_room_is_made_where_the_disk_is_full(number: int, times: int) -> None:
+    made: list[int] = []
+    assert retried(failing(3, number), lambda error, then: None, lambda: made.append(1)) == "done"
+    assert len(made) == times
 
 
 def test_a_journal_keeps_what_the_disk_does_not_take(tmp_path: Path, disk_full: Limit) -> None:

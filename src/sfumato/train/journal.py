@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 from sfumato.model.weights import unwritten
-from sfumato.train.retry import Say, kind, retried
+from sfumato.train.retry import Say, kind, retried, saying
 
 
 class Journal:
@@ -48,7 +48,7 @@ class Journal:
         Raises:
             OSError: that cannot be done, even after some patience.
         """
-        retried(self._write, self._say)
+        retried(self._write, saying(self._say))
 
     def close(self) -> None:
         """Close the file; what is waiting is lost."""

@@ -23,7 +23,7 @@ from sfumato.train.journal import Journal
 from sfumato.train.keeper import Keeper
 from sfumato.train.memory import keep_buffers
 from sfumato.train.parallel import joined
-from sfumato.train.retry import Say, retried
+from sfumato.train.retry import Say, retried, saying
 from sfumato.train.rollback import look_after
 from sfumato.train.run import Metrics, num_steps, open_run, open_tokenizer
 from sfumato.train.state import averaged_network, kept_adapter
@@ -88,6 +88,7 @@ def train(
     steps = num_steps(recipe)
     with joined(recipe.train, resolve_device(recipe.train.device).type) as processes:
         watcher = watcher if processes.first else None
+        say = say if processes.first else _to_standard_error  # of the others, those that have trouble of their own
         recipe = processes.agreed(lambda: open_run(recipe, out))
         if recipe.train.threads:
             torch.set_num_threads(recipe.train.threads)
@@ -169,7 +170,7 @@ def _evaluated(
     """The figures of an evaluation; with `train.patience` the best model so far is kept."""
     figures = _made(recipe, run, lambda bundle: evaluate(bundle, run.corpora))
     if recipe.train.patience and JUDGE in figures and _better(run, figures[JUDGE]):
-        _made(recipe, run, lambda bundle: retried(lambda: bundle.save(out / "best"), say))
+        _made(recipe, run, lambda bundle: retried(lambda: bundle.save(out / "best"), saying(say)))
     return figures
 
 
@@ -183,7 +184,7 @@ def _finish(
             bundle = Bundle.load(out / "best")
         if card:
             bundle = dataclasses.replace(bundle, card=card(bundle, run.corpora))
-        retried(lambda: bundle.save(out / "model", torch.bfloat16), say)
+        retried(lambda: bundle.save(out / "model", torch.bfloat16), saying(say))
 
     _made(recipe, run, write)
 

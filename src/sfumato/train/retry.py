@@ -19,13 +19,15 @@ _PASSING = (
 )
 
 
-def retried(action: Callable[[], T], say: Say, cure: Callable[[OSError], bool] | None = None) -> T:
+def retried(
+    action: Callable[[], T], tell: Callable[[OSError, str], None], make_room: Callable[[], None] = lambda: None
+) -> T:
     """Do it; after trouble that may pass, again and again after growing pauses, half a minute in all.
 
     Args:
         action: writes something, and may be repeated.
-        say: told of each trouble.
-        cure: does what it can about it, and says whether a new attempt makes sense; None = if the trouble may pass.
+        tell: told of each trouble, and what is done about it.
+        make_room: called where the disk is full, before the next attempt.
 
     Raises:
         OSError: as the last attempt raised it, or at once where waiting would not help.
@@ -34,11 +36,19 @@ def retried(action: Callable[[], T], say: Say, cure: Callable[[OSError], bool] |
         try:
             return action()
         except OSError as error:
-            if not (cure(error) if cure else kind(error)):
+            found = kind(error)
+            if found == STAYS:
                 raise
-            say(f"{error}; trying again in {pause:g} s")
+            tell(error, f"trying again in {pause:g} s")
+        if found == FULL:
+            make_room()
         time.sleep(pause)
     return action()
+
+
+def saying(say: Say) -> Callable[[OSError, str], None]:
+    """Tell a trouble and what is done about it in one line."""
+    return lambda error, then: say(f"{error}; {then}")
 
 
 def kind(error: OSError) -> int:

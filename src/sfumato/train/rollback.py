@@ -1,9 +1,12 @@
 """Going back to a good checkpoint, or an end in one line."""
 
+import contextlib
 from pathlib import Path
+from typing import NoReturn
 
 from sfumato.config import TrainConfig
 from sfumato.train import checkpoint
+from sfumato.train.parallel import ElsewhereError
 from sfumato.train.retry import Say
 from sfumato.train.state import State
 
@@ -36,25 +39,32 @@ def look_after(state: State, config: TrainConfig, folder: Path, say: Say, *, clo
         why = f"{bad} bad steps in a row, with a loss not finite or far above its mean of {state.loss_mean:.3f}"
         if config.on_spike != "skip":
             _go_back(state, config, folder, say, why)
-        elif bad == config.spikes:
+        elif bad == config.spikes and state.processes.first:
             say(f"step {state.step}: {why}; such steps are skipped and training goes on, as train.on_spike says")
 
 
 def _go_back(state: State, config: TrainConfig, folder: Path, say: Say, why: str) -> None:
-    spikes, where = state.spikes, f"step {state.step}: {why}; stopped,"
+    spikes, where = state.spikes, f"step {state.step}: {why}"
     again = spikes.rollbacks - spikes.forgiven
     if config.on_spike != "rollback":
-        raise TrainingError(f"{where} as train.on_spike says; set it to rollback, {ADVICE}")
+        _stop(state, f"{where}; stopped, as train.on_spike says; set it to rollback, {ADVICE}")
     if again >= config.rollbacks:
-        raise TrainingError(f"{where} since {again} rollbacks did not help; {ADVICE}")
-    state.settle()
+        _stop(state, f"{where}; stopped, since {again} rollbacks did not help; {ADVICE}")
+    with contextlib.suppress(OSError):  # then that one is none to go back to; saving tells
+        state.settle()
     steps = spikes.targets()
     found = state.processes.agreed(lambda: _whole(folder, steps))
     if found is None:
-        raise TrainingError(f"{where} since there is no good checkpoint to go back to; {ADVICE}")
+        _stop(state, f"{where}; stopped, since there is no good checkpoint to go back to; {ADVICE}")
     kept = state.go_back(found)
     spikes.went_back(state.step)
-    say(f"step {state.step}: {why}; went back to the weights of step {kept}, with the data that follows here")
+    if state.processes.first:
+        say(f"{where}; went back to the weights of step {kept}, with the data that follows here")
+
+
+def _stop(state: State, line: str) -> NoReturn:
+    """The end of all processes, told by the first."""
+    raise TrainingError(line) if state.processes.first else ElsewhereError("the first process tells why")
 
 
 def _whole(folder: Path, steps: list[int]) -> Path | None:
