@@ -136,10 +136,12 @@ class Watch:
             if corpus.report.skipped:
                 lines = "1 broken line" if corpus.report.skipped == 1 else f"{corpus.report.skipped} broken lines"
                 self.bar.say(f"{corpus.path}: left out {lines}, as {corpus.report.examples[0]}")
-        tokens = sum(len(corpus.tokens) for corpus in corpora)
+        text = f"{sum(len(corpus.tokens) for corpus in corpora):,} tokens of text"
+        if not all(corpus.whole for corpus in corpora):
+            text = "text as it is streamed"
         verb = f"continuing at step {step}:" if step else "training"
         self.bar.say(
-            f"{verb} {parameters:,} parameters, {steps} steps, {tokens:,} tokens of text, "
+            f"{verb} {parameters:,} parameters, {steps} steps, {text}, "
             f"{recipe.train.device} {recipe.train.dtype}, into {self.folder}"
         )
         self.bar.begin("training", steps, step)
