@@ -115,7 +115,12 @@ def test_numbers_of_all_replicas_are_added_up():
         models = {"m": {"version": "1", "requests": 2, "tokens": 30, "nfe": 10}}
         return {
             **dict.fromkeys(("queued", "running", "lost"), 1),
-            **{"started": 5, "stats": {"forwards": 4, "batch": {2: 3}}, "tokens_per_second": 1.5, "feedback": {"rating": 1}},
+            **{
+                "started": 5,
+                "stats": {"forwards": 4, "batch": {2: 3}},
+                "tokens_per_second": 1.5,
+                "feedback": {"rating": 1},
+            },
             **{"seconds": {"latency": seconds}, "models": models | changes},
         }
 
