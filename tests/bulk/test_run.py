@@ -1,54 +1,19 @@
 """A run in shards: the same records however it is cut, stopped and gone on with, and no other run's."""
 
-import json
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from doubling import EXPECTED, ROWS, kind, whole, worked_on
 
-from sfumato.bulk.run import Kind, run, shard_size, sharded
+from sfumato.bulk.run import run, shard_size, sharded
 from sfumato.bulk.shards import Shards
-from sfumato.sample.journal import Journal, OtherRun
+from sfumato.sample.journal import OtherRun
 from sfumato.sample.records import Record
-
-ROWS = 100
-
-
-def count(there: Iterable[Mapping]) -> dict[str, float]:
-    found = list(there)
-    return {"rows": len(found), "resumed": len(found), "sum": sum(record["doubled"] for record in found)}
-
-
-class Doubling:
-    """Doubles numbers; keeps which it has worked on in a file, and stops where it is told to."""
-
-    def __init__(self, log: Path, stop: int = -1, pause: float = 0.0):
-        self.log, self.stop, self.pause = log, stop, pause
-
-    def __call__(self, records: Iterable[Record], journal: Journal) -> dict[str, float]:
-        records, done = iter(records), count(journal.there)
-        for there in journal.there:
-            if next(records).content["n"] * 2 != there["doubled"]:
-                raise OtherRun.at(str(journal.path))
-        for record in records:
-            if record.number == self.stop:
-                raise ValueError(f"{record.where}: cannot")
-            time.sleep(self.pause)
-            journal.add({**record.content, "doubled": record.content["n"] * 2, "number": record.number})
-            with self.log.open("a") as log:
-                log.write(f"{record.number}\n")
-            done = {"rows": done["rows"] + 1, "resumed": done["resumed"], "sum": done["sum"] + record.content["n"] * 2}
-        return done
-
-
-def kind(log: Path, stop: int = -1, pause: float = 0.0, **about: int) -> Kind:
-    return Kind("doubled", "text", partial(Doubling, log, stop, pause), count, dict(about), batch=2)
 
 
 @pytest.fixture
@@ -63,15 +28,6 @@ def log(tmp_path: Path) -> Path:
     path = tmp_path / "log"
     path.touch()
     return path
-
-
-EXPECTED = "".join(json.dumps({"n": i, "doubled": 2 * i, "number": i}) + "\n" for i in range(ROWS)).encode()
-
-
-def whole(target: Path) -> bytes:
-    if target.is_file():
-        return target.read_bytes()
-    return b"".join(path.read_bytes() for path in sorted(target.glob("*.jsonl")))
 
 
 @pytest.mark.parametrize("size", [0, 1, 33, 100, 1000])
@@ -90,7 +46,7 @@ def test_an_error_keeps_what_was_done_and_it_is_never_done_again(source: Path, l
         with pytest.raises(ValueError, match=rf"in\.jsonl:{stop + 1}: cannot"):
             run(kind(log, stop), str(source), str(target), shard_rows=20 if stop == 17 else 7)  # the first one counts
     done = run(kind(log), str(source), str(target))
-    assert whole(target) == EXPECTED and log.read_text().split() == [str(i) for i in range(ROWS)]
+    assert whole(target) == EXPECTED and worked_on(log) == [*range(ROWS)]
     assert (done["rows"], done["resumed"], done["sum"]) == (ROWS, 99, ROWS * (ROWS - 1))
     assert run(kind(log), str(source), str(target))["resumed"] == ROWS and whole(target) == EXPECTED
 
@@ -102,32 +58,32 @@ def test_a_torn_shard_loses_no_more_than_its_last_line(source: Path, log: Path, 
     part = target / "part-00002.jsonl.partial"
     part.write_bytes(part.read_bytes()[:-3])
     run(kind(log), str(source), str(target))
-    assert whole(target) == EXPECTED and sorted(map(int, log.read_text().split())) == sorted([*range(ROWS), 54])
+    assert whole(target) == EXPECTED and sorted(worked_on(log)) == sorted([*range(ROWS), 54])
 
 
 def test_a_killed_process_is_gone_on_with(source: Path, log: Path, tmp_path: Path):
     target = tmp_path / "out.jsonl"
     child = (
-        "import sys; from pathlib import Path; from test_run import kind; from sfumato.bulk.run import run;"
+        "import sys; from pathlib import Path; from doubling import kind; from sfumato.bulk.run import run;"
         "run(kind(Path(sys.argv[1]), pause=0.01), *sys.argv[2:], shard_rows=16)"
     )
     words = [sys.executable, "-c", child, str(log), str(source), str(target)]
-    process = subprocess.Popen(words, cwd=Path(__file__).parent)
-    while process.poll() is None and len(log.read_text().split()) < 40:
+    process = subprocess.Popen(words, cwd=Path(__file__).parents[1])
+    while process.poll() is None and len(worked_on(log)) < 40:
         time.sleep(0.01)
     process.kill()
     process.wait()
     assert not target.exists()
     done = run(kind(log), str(source), str(target))
     assert whole(target) == EXPECTED and 40 <= done["resumed"] < ROWS
-    assert len(log.read_text().split()) <= ROWS + 1  # the one that was killed between its two lines
+    assert len(worked_on(log)) <= ROWS + 1  # the one that was killed between its two lines
 
 
 def test_what_one_process_has_begun_is_gone_on_with_in_shards(source: Path, log: Path, tmp_path: Path):
     target = tmp_path / "out.jsonl"
     target.write_bytes(EXPECTED[: EXPECTED.index(b'{"n": 47') + 5])
     done = run(kind(log), str(source), str(target), shard_rows=20)
-    assert whole(target) == EXPECTED and done["resumed"] == 47 and log.read_text().split()[0] == "47"
+    assert whole(target) == EXPECTED and done["resumed"] == 47 and worked_on(log)[0] == 47
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out"])
@@ -212,5 +168,5 @@ def test_plain_files_need_no_shards(tmp_path: Path, source: Path, log: Path):
     assert sharded("a.parquet", "out.jsonl")
     assert sharded(str(tmp_path), "out.jsonl") and sharded("s3://bucket/a.jsonl", "out.jsonl")
     with pytest.raises(ValueError, match="cannot"):
-        run(replace(kind(log, 5)), str(source), str(tmp_path / "out.jsonl"))
+        run(kind(log, 5), str(source), str(tmp_path / "out.jsonl"))
     assert sharded(str(source), str(tmp_path / "out.jsonl"))
