@@ -48,13 +48,13 @@ class Way:
     scaling: str
     processes: int
     shard: int
-    """1 = each has a copy (DDP), 0 = all share one (FSDP2)."""
+    """1 = each has a copy (DDP), 0 = all share one (FSDP2), between = groups share one (HSDP)."""
 
     @property
     def name(self) -> str:
         """For people."""
-        how = "" if self.processes == 1 else ", DDP" if self.shard == 1 else ", FSDP2"
-        return f"{self.scaling}, {self.processes}{how}"
+        how = {0: "FSDP2", 1: "DDP"}.get(self.shard, f"groups of {self.shard}")
+        return f"{self.scaling}, {self.processes}" + (f", {how}" if self.processes > 1 else "")
 
 
 def main() -> int:
@@ -97,7 +97,7 @@ def ways(counts: list[int]) -> Iterator[Way]:
         yield Way(scaling, 1, 1)
         for count in counts:
             if count > 1:
-                yield from (Way(scaling, count, 1), Way(scaling, count, 0))
+                yield from (Way(scaling, count, shard) for shard in (1, 0, *([2] if count >= 4 else [])))
 
 
 def started(way: Way) -> dict[str, Any]:

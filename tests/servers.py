@@ -22,7 +22,8 @@ class Server:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         found = re.search(r"http://[\d.]+:\d+", line)
-        assert found, f"{line}{self.process.stderr.read() if self.process.poll() is not None else ''}"
+        if not found:
+            raise AssertionError(f"{line}{self.process.communicate(timeout=30)[1]}")
         self.url = found[0]
         self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0, timeout=30)
 

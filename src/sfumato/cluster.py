@@ -48,7 +48,7 @@ def need_ray(what: str) -> Any:
 
 @contextmanager
 def connected(what: str, address: str = "", cpus: int | None = None) -> Iterator[Any]:
-    """The module `ray`, connected to a cluster for as long as the block runs.
+    """The module `ray`, connected to a cluster for as long as the block runs; or longer, where it was before.
 
     Args:
         what: needs it, as in `need_ray`.
@@ -61,6 +61,9 @@ def connected(what: str, address: str = "", cpus: int | None = None) -> Iterator
     """
     ray, address = need_ray(what), address or os.environ.get("RAY_ADDRESS", "")
     common: dict[str, Any] = {"configure_logging": False, "logging_level": logging.ERROR, "log_to_driver": False}
+    if ray.is_initialized():
+        yield ray
+        return
     if address:
         try:
             ray.init(address, **common)

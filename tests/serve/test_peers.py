@@ -6,7 +6,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sfumato.config import ConfigError
-from sfumato.serve.engine import Stats
 from sfumato.serve.facts import summary
 from sfumato.serve.metrics import Metrics, merged
 from sfumato.serve.replicas import shared as shared_module
@@ -116,7 +115,12 @@ def test_numbers_of_all_replicas_are_added_up():
         models = {"m": {"version": "1", "requests": 2, "tokens": 30, "nfe": 10}}
         return {
             **dict.fromkeys(("queued", "running", "lost"), 1),
-            **{"started": 5, "stats": Stats(forwards=4), "tokens_per_second": 1.5, "feedback": {"rating": 1}},
+            **{
+                "started": 5,
+                "stats": {"forwards": 4, "batch": {2: 3}},
+                "tokens_per_second": 1.5,
+                "feedback": {"rating": 1},
+            },
             **{"seconds": {"latency": seconds}, "models": models | changes},
         }
 
@@ -124,4 +128,4 @@ def test_numbers_of_all_replicas_are_added_up():
     assert (told["queued"], told["requests"], told["tokens"], told["tpf"], told["workers_lost"]) == (2, 5, 60, 3.0, 2)
     assert told["latency_seconds"] == {"count": 3, "p50": 2.0, "p95": 3.0}
     assert told["models"]["m"] == {"version": "1", "requests": 4, "tokens": 60, "nfe": 20}
-    assert told["engine"]["forwards"] == 8 and told["feedback"] == {"rating": 2}
+    assert (told["engine"]["forwards"], told["engine"]["batch"]) == (8, {2: 6}) and told["feedback"] == {"rating": 2}

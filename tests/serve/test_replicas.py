@@ -27,18 +27,6 @@ class Replicas(Server):
 
     def __init__(self, registry: Registry, feedback: Path):
         self.registry = registry
-        if running := os.environ.get("RSURL"):
-            self.url, pid = running.split()
-
-            class P:
-                pass
-
-            self.process = P()
-            self.process.pid = int(pid)
-            self.process.kill = lambda: 0
-            self.process.poll = lambda: 0
-            self.http = httpx.Client(base_url=self.url, timeout=60)
-            return
         super().__init__("--registry", f"m={registry.folder}", "--replicas", "2", "--feedback-url", str(feedback))
         self.http = httpx.Client(base_url=self.url, timeout=60)
 
@@ -80,16 +68,14 @@ class Replicas(Server):
         self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        _, said = self.process.communicate(timeout=120)
-        return self.process.returncode, said
+        if not self.process.stderr.closed:
+            _, self.said = self.process.communicate(timeout=120)
+        return self.process.returncode, self.said
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
     home = tmp_path_factory.mktemp("replicas")
-    if os.environ.get("RSURL"):
-        yield Replicas(Registry("/tmp/rs/home/registry"), home)
-        return
     registry = Registry(home / "registry", create=True)
     folder = Path(shutil.copytree(find_bundle("tiny"), home / "model"))
     for number in range(2):
@@ -189,17 +175,17 @@ def test_a_version_rolls_without_downtime(server: Replicas):
 def test_a_replica_that_is_killed_loses_no_request_without_a_word(server: Replicas):
     before = server.names()
     streams = [server.stream(seed, max_tokens=200, steps=200, diffusing=True) for seed in range(6)]
-    begun = [next(stream) for stream in streams]
-    with Load(server) as load:
-        until(lambda: len(load.answers) > 8)
-        victim = server.processes("ray::ServeReplica:sfumato:models")[0]
-        os.kill(victim, signal.SIGKILL)
+    with Load(server, 2) as load:
+        until(lambda: len(load.answers) > 4)
+        for stream in streams:
+            next(stream)
+        os.kill(server.processes("ray::ServeReplica:sfumato:models")[0], signal.SIGKILL)
         ends = [[*stream][-1] for stream in streams]
         done = len(load.answers)
-        until(lambda: len(load.answers) > done + 8)
-    assert begun and {answer.status_code for answer in load.answers} == {200}  # asked again, of the other one
+        until(lambda: len(load.answers) > done + 4)
+    assert {answer.status_code for answer in load.answers} == {200}  # asked again, of the other one
     broken = [end["error"]["code"] for end in ends if "error" in end]
-    assert set(broken) <= {"replica_lost"} and len(broken) < len(ends)
+    assert set(broken) == {"replica_lost"} and len(broken) < len(ends)  # what was begun elsewhere goes on
     until(lambda: len(server.names()) == 2 and server.names() != before)
 
 

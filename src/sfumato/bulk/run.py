@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from sfumato.bulk.inputs import Piece, look, read
 from sfumato.bulk.shards import Shards, begun, is_file, partial, records
+from sfumato.data.compressed import SUFFIXES
+from sfumato.data.remote import is_url
 from sfumato.sample.journal import Busy, Journal, OtherRun
 from sfumato.sample.records import Record
 
@@ -63,8 +65,9 @@ class Shard:
 
 def sharded(source: str, target: str, replicas: int = 0) -> bool:
     """Whether a run must be one of shards, and not of one file of lines to another."""
-    plain = Path(source).is_file() and Path(source).suffix in (".jsonl", ".txt", ".json", "")
-    return bool(replicas) or not plain or not is_file(target) or begun(target)
+    path = Path(source)
+    special = is_url(source) or path.is_dir() or path.suffix in (".parquet", *SUFFIXES) or "*" in path.name
+    return bool(replicas) or special or not is_file(target) or begun(target)
 
 
 def run(

@@ -113,6 +113,8 @@ def _sources(corpora: "list[Corpus]", recipe: Recipe, units: str) -> str:
         name = corpus.path if corpus.path.startswith("hf:") else Path(corpus.path).name
         skipped = f" ({corpus.report.skipped} broken lines left out)" if corpus.report.skipped else ""
         counts = f"{len(corpus.train):,}{skipped} | {len(corpus.held_out):,} | {len(corpus.tokens):,}"
+        if not corpus.whole:
+            counts = f"streamed | {len(corpus.held_out):,} of its beginning | not counted"
         licence = " ".join(licences.get(corpus.path, "").replace("|", "/").split()) or "not stated"
         rows.append(f"| {name} | {counts} | {licence} | `{corpus.content[:12]}` |")
     return "\n".join(rows)

@@ -1,6 +1,6 @@
 """`sfumato plan`: what a training run needs, on paper."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
@@ -8,7 +8,7 @@ from sfumato.config import ConfigError, ModelConfig, Recipe, argument, load_reci
 
 if TYPE_CHECKING:
     from sfumato.plan.inference import Writing
-    from sfumato.plan.run import RunPlan
+    from sfumato.plan.run import Assumed, RunPlan
     from sfumato.train.devices import Device
 
 
@@ -30,14 +30,50 @@ class Options:
     settings: Mapping[str, str] = overrides(of=Recipe)
 
 
+@dataclass(frozen=True)
+class Found:
+    """All that is shown."""
+
+    name: str
+    recipe: Recipe
+    model: ModelConfig
+    device: "Device"
+    assumed: "Assumed"
+    plan: "RunPlan"
+    rows: int
+    """The most rows of a forward that there is room for."""
+    writing: "list[Writing]"
+
+
 def run(words: list[str], out: TextIO) -> None:
     """Plan a run."""
     about = "Plan a training run on paper: FLOPs, days, memory of each device, checkpoints, what is sent, writing."
     options = parse(Options, words, "sfumato plan", about)
+    found = _found(options)
+    if options.json:
+        import json
+
+        from sfumato.plan.inference import keys_per_token
+
+        facts = {name: value for name, value in asdict(found).items() if name not in ("recipe", "plan", "rows")}
+        facts |= asdict(found.plan) | {"device_hours": found.plan.device_hours, "most_rows": found.rows}
+        print(json.dumps(facts | {"key_bytes_per_token": keys_per_token(found.model)}), file=out)
+        return
+    _print(out, found)
+    if options.formulas:
+        from sfumato.compress import fits
+        from sfumato.plan import inference, memory, traffic
+        from sfumato.train import flops
+
+        for part in (flops, fits, memory, traffic, inference):
+            print(f"\n{part.__doc__}", file=out)
+
+
+def _found(options: Options) -> Found:
     recipe = _recipe(options)
     from sfumato.plan.cluster import Cluster
-    from sfumato.plan.inference import keys_per_token, ways
-    from sfumato.plan.run import Assumed, plan_run, smallest
+    from sfumato.plan.inference import ways
+    from sfumato.plan.run import Assumed, plan_run, smallest, widest
     from sfumato.process import build_process
 
     device, model = _device(options.gpu), _model(recipe)
@@ -47,16 +83,9 @@ def run(words: list[str], out: TextIO) -> None:
     cluster = Cluster(device, options.gpus or 1, options.per_machine, options.network * 1e9)
     if not options.gpus:
         cluster = replace(cluster, count=smallest(recipe, model, cluster, dtype))
-    found = plan_run(recipe, model, process, cluster, assumed)
-    writing = ways(model, device, options.decided)
-    if options.json:
-        import json
-
-        facts = {"model": asdict(model), "cluster": asdict(cluster), "assumed": asdict(assumed), **asdict(found)}
-        facts |= {"device_hours": found.device_hours, "key_bytes_per_token": keys_per_token(model)}
-        print(json.dumps(facts | {"writing": [asdict(way) for way in writing]}), file=out)
-        return
-    _print(out, options, found, writing, device, model)
+    plan = plan_run(recipe, model, process, cluster, assumed)
+    rows = widest(recipe, model, cluster, plan.share, dtype)
+    return Found(options.what, recipe, model, device, assumed, plan, rows, ways(model, device, options.decided))
 
 
 def _recipe(options: Options) -> Recipe:
@@ -87,89 +116,99 @@ def _device(name: str) -> "Device":
     return found
 
 
-def _print(
-    out: TextIO, options: Options, plan: "RunPlan", writing: "list[Writing]", device: "Device", model: ModelConfig
-) -> None:
+Lines = list[tuple[str, ...]]
+
+
+def _print(out: TextIO, found: Found) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=out, markup=False, highlight=False, soft_wrap=True)
-    for title, rows in _sections(options, plan, device, model):
+    console = Console(file=out, markup=False, highlight=False, width=120)
+    for title, lines in _sections(found):
         console.print(title)
         table = Table.grid(padding=(0, 2))
-        for name, value in rows:
-            table.add_row(f"  {name}", value)
+        for first, *others in lines:
+            table.add_row(f"  {first}", *others)
         console.print(table)
-    console.print(f"writing on one {device.name}, texts of {model.context} tokens, at best")
-    table = Table.grid(padding=(0, 2))
-    for way in writing:
-        rows = "1 row" if way.rows == 1 else f"{way.rows} rows"
-        speed = f"{way.tokens_per_second:,.0f} tokens/s"
-        table.add_row(f"  {way.name}", rows, _bytes(way.memory), f"{way.seconds * 1e3:.2f} ms a forward", speed)
-    console.print(table if writing else "  no room for its weights")
-    if options.formulas:
-        from sfumato.compress import fits
-        from sfumato.plan import inference, memory, traffic
-        from sfumato.train import flops
-
-        for part in (flops, fits, memory, traffic, inference):
-            console.print(f"\n{part.__doc__}")
 
 
-def _sections(
-    options: Options, plan: "RunPlan", device: "Device", model: ModelConfig
-) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+def _sections(found: Found) -> Iterator[tuple[str, Lines]]:
     """Titles, and the lines below each."""
-    share, room = plan.share, "fits" if plan.fits else "DOES NOT FIT"
-    copies = {1: "one copy of the weights each"}.get(share.shard, f"a copy of the weights among {share.shard}")
-    per_day = plan.tokens / plan.seconds * 86400
-    yield (
-        f"{options.what}: {plan.parameters:,} parameters, {_count(plan.tokens)} tokens",
-        [
-            ("network", f"{model.layers} layers of width {model.width}, context {model.context}"),
-            ("tokens a parameter", f"{plan.tokens / plan.parameters:.0f}"),
-            (
-                "FLOPs a token",
-                f"{plan.flops_per_token:.3g}, of all tokens {plan.flops:.3g} (6 N D: {plan.classical:.3g})",
-            ),
-            ("a step", f"{plan.tokens_per_step:,} tokens; {plan.steps:,} steps"),
-        ],
-    )
-    yield (
-        f"training on {share.processes} x {device.name}, {copies}, utilisation {options.mfu:.0%}",
-        [
-            ("time", f"{plan.seconds / 86400:,.1f} days, {plan.device_hours:,.0f} device hours"),
-            ("speed", f"{_count(per_day / 86400)} tokens/s, {_count(per_day)} tokens a day"),
-            ("each process", f"{share.accumulate} x {share.batch} rows of {model.context} tokens a step"),
-        ],
-    )
-    yield (
-        f"memory of a device: {_bytes(plan.needed)} of {_bytes(device.memory)}: {room}",
-        [(name, _bytes(size)) for name, size in plan.memory.items() if size],
-    )
-    yield (
-        f"checkpoint: {_bytes(plan.checkpoint)}",
-        [
-            ("written in", f"{plan.checkpoint_seconds:,.0f} s at {options.storage:g} GB/s"),
-            ("of each process", _bytes(plan.checkpoint / share.shard)),
-        ],
-    )
-    yield (
-        f"sent by each device in a step: {_bytes(sum(plan.sent.values()))}",
-        [
-            *((name, _bytes(size)) for name, size in plan.sent.items() if size),
-            ("time", f"{plan.sent_seconds:.2f} s beside {plan.compute_seconds:.2f} s of computing"),
-            (
-                "efficiency",
-                f"at most {plan.hidden:.0%} if all of it hides behind computing, {plan.bare:.0%} if nothing",
-            ),
-        ],
-    )
+    plan, share, device = found.plan, found.plan.share, found.device
+    room = "fits" if plan.fits else "DOES NOT FIT"
+    yield f"{found.name}: {plan.parameters:,} parameters, {_count(plan.tokens)} tokens", _work(found)
+    copies = "one copy of the weights each" if share.shard == 1 else f"a copy of the weights among {share.shard}"
+    title = f"training on {share.processes} x {device.name}, {copies}, {found.assumed.mfu:.0%} of the peak assumed"
+    yield title, _time(found)
+    yield f"memory of a device: {_bytes(plan.needed)} of {_bytes(device.memory)}: {room}", _sizes(plan.memory)
+    rate = f"{plan.checkpoint_seconds:,.0f} s at {found.assumed.storage / 1e9:g} GB/s, by all together"
+    each = ("of each process", _bytes(plan.checkpoint / share.shard))
+    yield f"checkpoint: {_bytes(plan.checkpoint)}", [("written in", rate), each]
+    if share.processes > 1:
+        yield f"sent by each device in a step: {_bytes(sum(plan.sent.values()))}", _traffic(found)
+    yield f"writing on one {device.name} at best, texts of {found.model.context} tokens in bfloat16", _writing(found)
+
+
+def _work(found: Found) -> Lines:
+    plan, model = found.plan, found.model
+    return [
+        ("network", f"{model.layers} layers of width {model.width}, context {model.context}"),
+        ("tokens a parameter", f"{plan.tokens / plan.parameters:.0f}"),
+        ("FLOPs", f"{plan.flops:.3g}, {plan.flops_per_token:.3g} a token; 6 N D says {plan.classical:.3g}"),
+        ("steps", f"{plan.steps:,} of {plan.tokens_per_step:,} tokens"),
+    ]
+
+
+def _time(found: Found) -> Lines:
+    plan, share = found.plan, found.plan.share
+    speed, hours = plan.tokens / plan.seconds, plan.seconds / 3600
+    days = f"{hours / 24:,.1f} days" if hours >= 48 else f"{hours:.2f} hours"
+    return [
+        ("time", f"{days}, {plan.device_hours:,.5g} device hours"),
+        ("speed", f"{_count(speed)} tokens/s, {_count(speed * 86400)} tokens a day"),
+        ("each process", f"{share.accumulate} x {share.batch} rows of {found.model.context} tokens a step"),
+    ]
+
+
+def _traffic(found: Found) -> Lines:
+    plan, train = found.plan, found.recipe.train
+    lines = [
+        *_sizes(plan.sent),
+        ("time", f"{plan.sent_seconds:.2f} s, beside {plan.compute_seconds:.2f} s of computing"),
+        (
+            "efficiency",
+            f"{plan.hidden:.0%} at most, if all of it hides behind computing; {plan.bare:.0%} if nothing does",
+        ),
+    ]
+    times = found.rows // plan.share.batch
+    if times > 1 and plan.bare < 0.95:
+        rows = f"--train.batch {train.batch * times} --train.accumulate {train.accumulate // times}"
+        lines.append(("to send less", f"{rows} makes the same steps, has room and sends 1/{times}"))
+    return lines
+
+
+def _writing(found: Found) -> Lines:
+    if not found.writing:
+        return [("no room for its weights",)]
+    return [
+        (
+            f"{way.name}, {way.decided:g} a forward",
+            "1 row" if way.rows == 1 else f"{way.rows} rows",
+            _bytes(way.memory),
+            f"{way.seconds * 1e3:,.2f} ms a forward",
+            f"{way.tokens_per_second:,.0f} tokens/s",
+        )
+        for way in found.writing
+    ]
+
+
+def _sizes(parts: Mapping[str, float]) -> Lines:
+    return [(name, _bytes(size)) for name, size in parts.items() if size]
 
 
 def _bytes(size: float) -> str:
-    """In GB, as devices and disks are sold."""
-    return f"{size / 1e9:,.3f} GB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
+    """In MB or GB, as devices and disks are sold."""
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 
 def _count(number: float) -> str:

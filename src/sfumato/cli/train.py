@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from sfumato.cli.chosen import DEVICES, DTYPES
 from sfumato.cli.progress import Bar, progress
+from sfumato.cli.ranks import leave, told_once
 from sfumato.config import ConfigError, Recipe, argument, load_recipe, option, overrides, parse
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ class Options:
 def run(words: list[str], out: TextIO) -> int:
     """Train; the exit code is 0, or 128 + the number of the signal that stopped the run."""
     about = "Train a model from a recipe. The same command continues a run that was stopped."
-    return follow(parse(Options, words, "sfumato train", about), out)
+    with told_once(ConfigError):
+        options = parse(Options, words, "sfumato train", about)
+    return follow(options, out)
 
 
 def follow(options: Options, out: TextIO, *, tuned: bool = False) -> int:
     """Follow a recipe, and tell how it goes; with `tuned` by its method."""
-    recipe = load_recipe(options.recipe, {**_aliases(options), **options.settings})
+    with told_once(ValueError, OSError):
+        recipe = load_recipe(options.recipe, {**_aliases(options), **options.settings})
     folder = Path(options.out or Path("runs") / (recipe.name or Path(options.recipe).stem))
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out {folder}: expected a folder, there is a file; name another one")
@@ -62,18 +66,19 @@ def follow(options: Options, out: TextIO, *, tuned: bool = False) -> int:
         watch = Watch(folder, bar)
         bar.begin("reading the data")
         try:
-            model, number = begin(
-                recipe,
-                folder,
-                watcher=watch,
-                evaluate=watch.evaluate,
-                sample=watch.sample,
-                card=watch.card,
-                reading=watch.reading,
-                say=bar.say,
-            )
+            with told_once(ConfigError):
+                model, number = begin(
+                    recipe,
+                    folder,
+                    watcher=watch,
+                    evaluate=watch.evaluate,
+                    sample=watch.sample,
+                    card=watch.card,
+                    reading=watch.reading,
+                    say=bar.say,
+                )
         except ElsewhereError:
-            return 2
+            leave()
     if not speaks:
         return 128 + number if number else 0
     last = watch.last_record()
@@ -131,10 +136,12 @@ class Watch:
             if corpus.report.skipped:
                 lines = "1 broken line" if corpus.report.skipped == 1 else f"{corpus.report.skipped} broken lines"
                 self.bar.say(f"{corpus.path}: left out {lines}, as {corpus.report.examples[0]}")
-        tokens = sum(len(corpus.tokens) for corpus in corpora)
+        text = f"{sum(len(corpus.tokens) for corpus in corpora):,} tokens of text"
+        if not all(corpus.whole for corpus in corpora):
+            text = "text as it is streamed"
         verb = f"continuing at step {step}:" if step else "training"
         self.bar.say(
-            f"{verb} {parameters:,} parameters, {steps} steps, {tokens:,} tokens of text, "
+            f"{verb} {parameters:,} parameters, {steps} steps, {text}, "
             f"{recipe.train.device} {recipe.train.dtype}, into {self.folder}"
         )
         self.bar.begin("training", steps, step)

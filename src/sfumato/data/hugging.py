@@ -37,11 +37,16 @@ def dataset(source: Source) -> Any:
         raise _cannot(source, error) from None
 
 
-def streaming_dataset(source: Source) -> Any:
-    """The same as a `datasets.IterableDataset`: nothing is read before it is asked for. Errors as `dataset`."""
+def streaming_dataset(source: Source, shards: int) -> Any:
+    """The same as a `datasets.IterableDataset`: nothing is read before it is asked for. Errors as `dataset`.
+
+    Args:
+        source: what to read.
+        shards: into how many a dataset is cut that lies in a folder; by name they are what their files are.
+    """
     if not source.path.startswith("hf:"):
         whole = dataset(source)
-        return whole.to_iterable_dataset(num_shards=min(len(whole), 1024))
+        return whole.to_iterable_dataset(num_shards=max(1, min(len(whole), shards)))
     try:
         return _library(source).load_dataset(*_name(source), split=source.split, streaming=True)
     except DataError:

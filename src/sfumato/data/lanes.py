@@ -95,7 +95,7 @@ class Plan:
         return Mark(0, 0, (0,) * count, (Cursor(),) * count)
 
 
-class _Reader:
+class Reader:
     """The texts of one source that one lane takes, in its order, without end."""
 
     def __init__(self, plan: Plan, supply: Supply, lane: int, cursor: Cursor):
@@ -137,9 +137,11 @@ class _Reader:
         """The documents of the window at the cursor, shuffled; the end of an epoch ends it."""
         epoch, part, place, number, *_ = self.cursor
         documents: list[Document] = []
+        begin = self.cursor
         while True:
             hand = self._supply.hand(epoch, self._lane, self._plan.lanes, self._plan.seed)
             if part < len(hand):
+                begin = begin if documents else begin._replace(epoch=epoch, part=part, place=place)
                 after = self._read(documents, (epoch, part, place), self._supply.parts[hand[part]])
                 if after is not None:
                     place = after
@@ -150,7 +152,7 @@ class _Reader:
             else:
                 epoch, part = epoch + 1, 0
                 self._check(epoch)
-        self._next = Cursor(epoch, part, place, number + 1)
+        self.cursor, self._next = begin, Cursor(epoch, part, place, number + 1)
         purpose = _WINDOW, self._plan.seed, self._supply.number, self._lane, number
         return [documents[i] for i in _shuffled(len(documents), *purpose)]
 
@@ -188,7 +190,7 @@ class Lane:
     def __init__(self, plan: Plan, number: int, mark: Mark):
         """Start with the page that begins at `mark`."""
         self._plan, self._number = plan, number
-        self._readers = [_Reader(plan, s, number, c) for s, c in zip(plan.supplies, mark.cursors, strict=True)]
+        self._readers = [Reader(plan, s, number, c) for s, c in zip(plan.supplies, mark.cursors, strict=True)]
         self._after = mark
         self._turn()
 

@@ -66,13 +66,13 @@ def opened(url: str, size: int) -> io.BufferedReader:
     return io.BufferedReader(_Steady(url, lambda: system.open(path, "rb", block_size=BLOCK), size), 1 << 17)
 
 
-def patiently(action: Callable[[], T], pauses: tuple[float, ...] = PAUSES) -> T:
+def patiently(action: Callable[[], T]) -> T:
     """Do it; after a failure that may pass, such as one of the network, again after a while.
 
     Raises:
         Exception: what the last attempt raised, or one that no patience helps against.
     """
-    for pause in pauses:
+    for pause in PAUSES:
         try:
             return action()
         except Exception as error:

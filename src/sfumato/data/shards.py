@@ -115,7 +115,7 @@ def parts(source: Source, lanes: int) -> list[Part]:
         DataError: nothing to read there; one line.
     """
     if is_dataset(source):
-        data = streaming_dataset(source)
+        data = streaming_dataset(source, lanes)
         portions = -(-lanes // data.num_shards)
         return [DatasetPart(source.path, data, i, j, portions) for i in range(data.num_shards) for j in range(portions)]
     found = [file for file in files(source.path) if file.size]

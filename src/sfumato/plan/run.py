@@ -128,8 +128,11 @@ def suggested(parameters: int, kind: str) -> float:
 
 
 def widest(recipe: Recipe, model: ModelConfig, cluster: Cluster, share: Share, dtype: str) -> int:
-    """The most rows of a forward that there is room for, doubling what it has: the same step, sent less often."""
-    while share.accumulate % 2 == 0:
+    """The most rows of a forward that there is room for, doubling what it has: the same step, sent less often.
+
+    Only where that is sent in every forward, which copies of the weights do not.
+    """
+    while share.shard > 1 and share.accumulate % 2 == 0:
         wider = replace(share, batch=2 * share.batch, accumulate=share.accumulate // 2)
         if not _room(recipe, model, cluster, wider, dtype):
             break

@@ -1,6 +1,7 @@
 """What a server says of itself: its models, its numbers, and what it answers when others at its address ask."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,14 +38,14 @@ def metrics_text(here: Service) -> bytes:
 
 
 def counts(here: Service) -> dict[str, Any]:
-    """What `summary` adds up."""
+    """What `summary` adds up, in plain values: whoever passes it on has never heard of networks."""
     workers, told = here.workers, here.metrics
     nothing = {"requests": 0, "tokens": 0, "nfe": 0}
     return {
         "started": here.started,
         "queued": workers.queued,
         "running": workers.running,
-        "stats": workers.stats(),
+        "stats": {**(stats := vars(workers.stats())), "batch": dict(stats["batch"])},
         "tokens_per_second": told.tokens_per_second(),
         "seconds": told.seconds,
         "feedback": told.feedback,
@@ -60,7 +61,7 @@ def summary(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     queued, running = (sum(part[key] for part in parts) for key in ("queued", "running"))
     models, feedback, stats = {}, {}, Stats()
     for part in parts:
-        stats = stats + part["stats"]
+        stats = stats + Stats(**part["stats"] | {"batch": Counter(part["stats"]["batch"])})
         for name, one in part["models"].items():
             models[name] = one | {key: one[key] + models.get(name, {}).get(key, 0) for key in one if key != "version"}
         for kind, number in part["feedback"].items():

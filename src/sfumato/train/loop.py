@@ -199,7 +199,8 @@ def _averaged(recipe: Recipe, run: Prepared) -> Bundle:
     """The model as it is now, with averaged weights; in all processes but the first it has none."""
     state = run.state
     made = {"recipe": recipe.name, "steps": state.step, "tokens": state.tokens, "seed": recipe.seed}
-    made |= {"torch": torch.__version__, "data": content_keys(recipe.data)}
+    data = [corpus.content for corpus in run.corpora] or content_keys(recipe.data)
+    made |= {"torch": torch.__version__, "data": data}
     config = dataclasses.replace(run.config, made=made)
     adapter = kept_adapter(recipe, state) if recipe.lora.rank and not recipe.lora.merge else None
     return Bundle(config, averaged_network(state), run.tokenizer.to_json(), adapter=adapter)

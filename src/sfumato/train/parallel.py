@@ -10,6 +10,8 @@ Weights are sharded by FSDP2 (Zhao et al. 2023, PyTorch FSDP, 2304.11277; `fully
 import contextlib
 import math
 import os
+import re
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,8 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from sfumato.config import ConfigError, TrainConfig
+from sfumato.train import meeting
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -297,6 +301,7 @@ def joined(config: TrainConfig, device: str, environment: Mapping[str, str] = os
 
     Raises:
         ConfigError: settings that do not fit so many processes.
+        ConnectionError: another process did not come, cannot be reached, or died.
     """
     count = int(environment.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -312,7 +317,11 @@ def joined(config: TrainConfig, device: str, environment: Mapping[str, str] = os
         raise ConfigError(f"train.shard: {count} processes cannot be divided into groups of {shard}; use a divisor")
     if device == "cuda":
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    with _lost(rank, local_rank):
+        store, _, _ = next(rendezvous("env://", rank, count, timeout=meeting.PATIENCE))
+        store = meeting.meet(store, rank, count)
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     try:
         mesh = None
         if shard > 1:
@@ -321,8 +330,32 @@ def joined(config: TrainConfig, device: str, environment: Mapping[str, str] = os
             mesh = init_device_mesh(device, (count // shard, shard), mesh_dim_names=("copy", "shard"))
         _joined.append(Processes(rank, count, local_rank, shard, mesh))
         try:
-            yield here()
+            with _lost(rank, local_rank):
+                yield here()
         finally:
             _joined.pop()
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _lost(rank: int, local_rank: int) -> Iterator[None]:
+    """Turn what a library says when another process died, or cannot be reached, into one line of each machine.
+
+    Raises:
+        ConnectionError: that line.
+        ElsewhereError: the first process of this machine has it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            raise
+        if local_rank:
+            raise ElsewhereError("the first process of this machine tells it") from error
+        why = re.sub(r"\[?/\S+:\d+\]? ?", "", str(error).splitlines()[0]).partition(". This")[0]
+        raise ConnectionError(
+            f"process {rank} on {socket.gethostname()} has lost another, or cannot reach it ({why}); look at what that "
+            "one says. Started again, the run goes on from its newest checkpoint. If machines never reach one another, "
+            "name the network between them: NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME"
+        ) from error

@@ -18,6 +18,7 @@ from sfumato import rng
 from sfumato.canvas import Where
 from sfumato.config import Recipe
 from sfumato.data.batches import Batch, Stream
+from sfumato.data.streaming import ShardedStream
 from sfumato.model.bundle import BundleConfig, Network
 from sfumato.model.device import bookkeeping_device
 from sfumato.model.layout import Block, Layout, layout_named, numbered, two_streams
@@ -36,7 +37,7 @@ class Step:
 
     def __init__(self, recipe: Recipe, config: BundleConfig, state: State, steps: int):
         """Everything that stays the same from step to step."""
-        assert isinstance(state.stream, Stream)
+        assert isinstance(state.stream, (Stream, ShardedStream))
         self.recipe, self.state, self.stream = recipe, state, state.stream
         self.update = Update(recipe, state, steps)
         self.process: Process = build_process(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -55,24 +56,24 @@ def run(plan: "Plan", host: str, port: int, address: str, out: TextIO) -> None:
             stopping.wait()
             _drain(plan, stopping)
         finally:
-            _remove(address)
+            _remove()
 
 
 @contextmanager
 def _ray(address: str, plan: "Plan") -> Iterator[None]:
     """A connection to Ray; without an address, to one that ends with the block and leaves no files."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    private = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # who else is on this machine
+    for name, value in (ENVIRONMENT | ({} if address else private)).items():
+        os.environ.setdefault(name, value)
     import ray
 
-    for name in ("ray", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     common: dict[str, Any] = {"logging_level": logging.ERROR, "configure_logging": True}
     if address:
         try:
             ray.init(address=address, **common)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"--ray-address {address}: no Ray cluster there ({reason})") from None
+            raise ValueError(f"--ray-address {address}: {_line(error)}; has it tokens? RAY_AUTH_MODE=token") from None
         try:
             yield
         finally:
@@ -90,8 +91,7 @@ def _ray(address: str, plan: "Plan") -> Iterator[None]:
                 **common,
             )
         except Exception as error:  # Ray has none of its own for this
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"cannot start Ray here ({reason}); without --replicas it is not needed") from None
+            raise ValueError(f"cannot start Ray here ({_line(error)}); without --replicas it is not needed") from None
         try:
             yield
         finally:
@@ -114,6 +114,10 @@ def _folder() -> Iterator[str]:
         yield str(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _alive(process: int) -> bool:
@@ -162,13 +166,13 @@ def _deploy(plan: "Plan", host: str, port: int) -> None:
 
     from sfumato.serve.replicas.application import application
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # which the import has set
     quiet = {"log_level": "ERROR", "enable_access_log": False}
     serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
     try:
         serve.run(application(plan), name=NAME, route_prefix="/", logging_config=quiet)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[-300:]
-        raise ValueError(f"the replicas cannot start: {reason}") from None
+        raise ValueError(f"the replicas cannot start: {_line(error)}") from None
 
 
 def _drain(plan: "Plan", stopping: threading.Event) -> None:
@@ -190,8 +194,8 @@ def _drain(plan: "Plan", stopping: threading.Event) -> None:
         pass
 
 
-def _remove(address: str) -> None:
-    """Take the application from Ray."""
+def _remove() -> None:
+    """Take the application from Ray, and Serve if nothing else is on it."""
     import ray
     from ray import serve
     from ray.exceptions import RayError
@@ -199,5 +203,7 @@ def _remove(address: str) -> None:
     from sfumato.serve.replicas.together import shared_actor
 
     with suppress(RayError, KeyboardInterrupt):
-        serve.delete(NAME) if address else serve.shutdown()
+        serve.delete(NAME)
+        if not serve.status().applications:
+            serve.shutdown()
         ray.kill(shared_actor(NAME, 0))
