@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -147,6 +148,38 @@ def test_a_run_does_not_begin_anew_by_itself(tmp_path: Path, count: int, before:
         assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("number, times, used", [(errno.ESTALE, 2, 2), (errno.EIO, 2, 2), (errno.EIO, 99, 1)])
+def test_a_disk_that_fails_for_a_while_does_not_damage_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None, number: int, times: int, used: int
+) -> None:
+    for step in (1, 2):
+        save(tmp_path, step, tensors(step), {"step": step}, keep=2)
+    left, digest, said = [times], checkpoint.digest, list[str]()
+
+    def failing(file: Path) -> str:
+        if file.parent.name == "step-00000002" and left[0] > 0:
+            left[0] -= 1
+            raise OSError(number, os.strerror(number), str(file))
+        return digest(file)
+
+    monkeypatch.setattr(checkpoint, "digest", failing)
+    assert checkpoint.newest(tmp_path, said.append) == tmp_path / f"step-{used:08d}"
+    assert "trying again" in said[0] and any("set aside" in line for line in said) == (used == 1)
+
+
+def test_a_disk_that_does_not_answer_says_nothing_of_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    def failing(file: Path) -> str:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(file))
+
+    save(tmp_path, 1, tensors(), STATE, keep=2)
+    monkeypatch.setattr(checkpoint, "digest", failing)
+    with pytest.raises(OSError, match="Stale file handle"):
+        checkpoint.newest(tmp_path, lambda line: None)
+    assert steps(tmp_path) == ["step-00000001"]
+
+
 def test_checkpoints_of_older_versions_are_read(tmp_path: Path) -> None:
     """They have no hashes; what is cut short is seen all the same."""
     for step in (1, 2):
@@ -176,7 +209,7 @@ def test_hashes_are_those_that_sha256sum_prints(tmp_path: Path) -> None:
     }
 
 
-# Twenty processes, each of which writes checkpoints until it is killed.
+# Ten processes, each of which writes checkpoints until it is killed, some time after its first.
 KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -189,22 +222,23 @@ def die(line):
     print(line, flush=True)
     os._exit(1)
 
-for _ in range(20):
+for _ in range(10):
     child = os.fork()
     while child == 0:
         step += 1
         with checkpoint.writing(folder, step) as scratch:
             checkpoint.write(scratch, {"weight": torch.full((300, 300), float(step))}, {"step": step})
         checkpoint.prune(folder, 2)
-    time.sleep(draw.uniform(0, 0.08))
+    while not any(path.name > f"step-{step:08d}" for path in checkpoint.checkpoints(folder)):
+        time.sleep(0.001)
+    time.sleep(draw.uniform(0, 0.02))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     found = checkpoint.newest(folder, die)
-    if found:
-        step = checkpoint.read_state(found)["step"]
-        weight = checkpoint.load_tensors(found)["weight"]
-        right = found.name == f"step-{step:08d}" and bool((weight == step).all())
-        right and len(checkpoint.checkpoints(folder)) <= 3 or die(found)
+    step = checkpoint.read_state(found)["step"]
+    weight = checkpoint.load_tensors(found)["weight"]
+    right = found.name == f"step-{step:08d}" and bool((weight == step).all())
+    right and len(checkpoint.checkpoints(folder)) <= 3 or die(found)
 print(step)
 """
 
@@ -213,7 +247,7 @@ def test_a_kill_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) -> None:
     seed = random.randrange(10**6)
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and int(done.stdout) > 0, (seed, done.stdout, done.stderr)
+    assert done.returncode == 0 and int(done.stdout) >= 10, (seed, done.stdout, done.stderr)
 
 
 def test_a_state_that_lacks_something_is_one_line_too(tmp_path: Path) -> None:

@@ -3,51 +3,27 @@
 import json
 import math
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ranks import together
+from spiking import prepared, spiked
 from torch import Tensor
 
 from sfumato.config import Recipe
 from sfumato.train import checkpoint
-from sfumato.train.denoising import Prepare, Prepared, denoising
+from sfumato.train.denoising import Prepared
 from sfumato.train.loop import train
 from sfumato.train.rollback import TrainingError
 from sfumato.train.spikes import Spikes
-from sfumato.train.step import Step
 
 Make = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]
 Column = Callable[[Path, str], list[Any]]
-
-
-def prepared(bad: Collection[int], runs: list[Prepared] | None = None, act: Callable | None = None) -> Prepare:
-    """Documents, with a loss that is not finite in some steps, counted from 1; `act(run)` is called after each."""
-
-    def prepare(*found: Any) -> Prepared:
-        run = denoising(*found)
-        assert isinstance(run.step, Step)
-        update, make = run.step.update, run.step
-
-        def judged(loss: Tensor, *others: Any) -> dict[str, Any]:
-            return update(loss * math.nan if run.state.step + 1 in bad else loss, *others)
-
-        def step() -> dict[str, Any]:
-            record = make()
-            if act:
-                act(run)
-            return record
-
-        make.update = judged  # pyrefly: ignore[bad-assignment]
-        if runs is not None:
-            runs.append(run)
-        return replace(run, step=step)
-
-    return prepare
 
 
 def tensors(run: Path, step: int) -> dict[str, Tensor]:
@@ -190,6 +166,21 @@ def test_skip_goes_on_for_ever_and_says_so_once(tmp_path: Path, recipe: Make, co
 
 def test_few_bad_steps_are_only_skipped(tmp_path: Path, recipe: Make) -> None:
     train(recipe(spikes=3), tmp_path, prepare=prepared({2, 3, 5, 8, 9, 12}), say=pytest.fail)
+
+
+def test_processes_that_train_together_go_back_together(tmp_path: Path, recipe: Make, column: Column) -> None:
+    asked = {shard: recipe(steps=14, spikes=2, shard=shard) for shard in (1, 0)}
+    assert "went back to the weights of step 8" in spiked({10, 11}, (asked[1], tmp_path / "alone"))[0]
+    runs = [(one, tmp_path / str(shard)) for shard, one in asked.items()]
+    said = together(2, spiked, {10, 11}, *runs)
+    assert [len(lines) for lines in said] == [2, 0]  # a line for each run, told by the first
+    for _, out in runs:
+        assert column(out, "rollbacks") == [0] * 10 + [1] * 4
+        for name in ("loss", "grad_norm"):
+            found, expected = (column(run, name) for run in (out, tmp_path / "alone"))
+            assert [value is None for value in found] == [value is None for value in expected]
+            numbers = [[value for value in values if value is not None] for values in (found, expected)]
+            assert numbers[0] == pytest.approx(numbers[1], rel=1e-5, abs=1e-5)
 
 
 # --- weights that are no numbers --------------------------------------------------------------------------------------

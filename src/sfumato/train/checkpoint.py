@@ -7,6 +7,7 @@ RUN/checkpoints/step-00000200/*.safetensors    weights, their average, optimiser
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sfumato.model.weights import unwritten
-from sfumato.train.retry import Say
+from sfumato.train.retry import Say, retried, saying
 
 _TENSORS, _STATE, _HASHES = "tensors.safetensors", "state.json", "hashes.json"
 _SCRATCH = ".writing-"  # how the names of folders begin that are no checkpoints, not yet or no more
@@ -122,7 +123,7 @@ def newest(folder: Path, say: Say) -> Path | None:
     """
     damaged: list[tuple[Path, str]] = []
     for path in reversed(checkpoints(folder)):
-        why = fault(path)
+        why = checked(path, say)
         if why is None:
             for bad, reason in damaged:
                 say(f"{bad}: damaged checkpoint ({reason}); set aside as {_set_aside(bad).name}, using {path.name}")
@@ -135,10 +136,23 @@ def newest(folder: Path, say: Say) -> Path | None:
     return None
 
 
+def checked(path: Path, say: Say) -> str | None:
+    """As `fault`, where the disk may fail for a while; what can never be read is a fault too."""
+    try:
+        return retried(lambda: fault(path), saying(say))
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return _first_line(error)
+
+
 def fault(path: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None: it is whole.
 
     One without hashes, as older versions wrote them, is whole if its files can be read.
+
+    Raises:
+        OSError: the disk fails, which says nothing of the checkpoint.
     """
     try:
         read_state(path)
@@ -150,7 +164,9 @@ def fault(path: Path) -> str | None:
             found = list(pool.map(digest, [path / name for name in wanted]))
         changed = [name for name, now in zip(wanted, found, strict=True) if now != wanted[name]]
         return f"{changed[0]} is not what was written" if changed else None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        return _first_line(error)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         return _first_line(error)
 
 

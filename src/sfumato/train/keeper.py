@@ -95,9 +95,10 @@ class Keeper:
         """Delete what is needed least: a damaged checkpoint, else the oldest, but never the newest that is whole."""
         if not self._state.processes.first:
             return
-        found = checkpoint.checkpoints(self._folder)
-        whole = next((path for path in reversed(found) if checkpoint.fault(path) is None), None)
-        least = next(iter([*sorted(self._folder.glob("damaged-*")), *found]), None)
-        if least and whole and least != whole:
-            checkpoint.discard(least)
-            self._say(f"{least}: deleted, since the disk is full; {whole.name} is whole")
+        with contextlib.suppress(OSError):  # a disk that cannot even be read gives no reason to delete anything
+            found = checkpoint.checkpoints(self._folder)
+            whole = next((path for path in reversed(found) if checkpoint.fault(path) is None), None)
+            least = next(iter([*sorted(self._folder.glob("damaged-*")), *found]), None)
+            if least and whole and least != whole:
+                checkpoint.discard(least)
+                self._say(f"{least}: deleted, since the disk is full; {whole.name} is whole")

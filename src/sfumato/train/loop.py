@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
-from sfumato.config import Recipe
+from sfumato.config import Recipe, TrainConfig
 from sfumato.data.cache import Corpus, Progress
 from sfumato.data.sources import content_keys
 from sfumato.model.bundle import Bundle
@@ -50,6 +50,14 @@ class Interrupt:
     """Set by SIGINT or SIGTERM; the loop finishes its step, saves and leaves."""
 
     signal: int = 0
+
+
+class Due(NamedTuple):
+    """What there is to do after a step."""
+
+    evaluation: bool
+    sample: bool
+    checkpoint: bool
 
 
 def train(
@@ -129,28 +137,26 @@ def _steps(
         Watchdog(out, config.hang_after, processes.rank) as watchdog,
         _interruptible() as told,
     ):
+        due = Due(True, True, True)  # of the first step: it may compile
         while not _done(recipe, run, steps) and not (stopped := processes.most(told.signal)):
-            record, last = run.step(), state.step == steps
-            evaluates = bool(evaluate) and (last or _due(state.step, config.evaluate_every))
-            samples_now = bool(sample) and _due(state.step, config.sample_every)
-            saves = last or _due(state.step, config.checkpoint_every)
-            patience = LONGER if evaluates or samples_now or saves else 1
-            watchdog.fed(patience)
-            look_after(state, config, checkpoints, say, closely=evaluates or saves)
+            before, due = due, _due(state.step + 1, steps, config)
+            # A step after one with more to do as well: in it the others wait for what the first one did alone.
+            watchdog.fed(LONGER if any(before) or any(due) else 1)
+            record = run.step()
+            look_after(state, config, checkpoints, say, closely=due.evaluation or due.checkpoint)
             record["rollbacks"] = state.spikes.rollbacks
-            if evaluate and evaluates:
+            if evaluate and due.evaluation:
                 record |= _evaluated(recipe, run, out, evaluate, say)
-            if sample and samples_now:
+            if sample and due.sample:
                 text = _made(recipe, run, sample)
                 if processes.first:
                     samples.add(f"--- step {state.step}\n{text}\n")
             metrics.write(**record)
-            if (over := _done(recipe, run, steps)) or saves:
+            if (over := _done(recipe, run, steps)) or due.checkpoint:
                 state.spikes.saving(state.step, config.checkpoint_every, config.keep)
                 keeper.save(must=over)
             if watcher:
                 watcher.stepped(record)
-            watchdog.fed(patience)  # the others wait in their next step for what the first one does alone
         if stopped:
             keeper.save(must=True)
         metrics.finish()
@@ -218,8 +224,12 @@ def _to_standard_error(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
+def _due(step: int, steps: int, config: TrainConfig) -> Due:
+    evaluation, sample, checkpoint = (
+        every > 0 and step % every == 0
+        for every in (config.evaluate_every, config.sample_every, config.checkpoint_every)
+    )
+    return Due(evaluation or step == steps, sample, checkpoint or step == steps)
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def _go_back(state: State, config: TrainConfig, folder: Path, say: Say, why: str
     with contextlib.suppress(OSError):  # then that one is none to go back to; saving tells
         state.settle()
     steps = spikes.targets()
-    found = state.processes.agreed(lambda: _whole(folder, steps))
+    found = state.processes.agreed(lambda: _whole(folder, steps, say))
     if found is None:
         _stop(state, f"{where}; stopped, since there is no good checkpoint to go back to; {ADVICE}")
     kept = state.go_back(found)
@@ -67,7 +67,7 @@ def _stop(state: State, line: str) -> NoReturn:
     raise TrainingError(line) if state.processes.first else ElsewhereError("the first process tells why")
 
 
-def _whole(folder: Path, steps: list[int]) -> Path | None:
+def _whole(folder: Path, steps: list[int], say: Say) -> Path | None:
     """The checkpoint of the last of these steps that has one without a fault."""
     paths = (checkpoint.path_of(folder, step) for step in reversed(steps))
-    return next((path for path in paths if path.exists() and checkpoint.fault(path) is None), None)
+    return next((path for path in paths if path.exists() and checkpoint.checked(path, say) is None), None)

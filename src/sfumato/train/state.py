@@ -65,8 +65,11 @@ class State:
         found = [*self.learned.values(), *self.average.values()]
         for optimiser in self.optimisers:
             found += [value for kept in optimiser.state.values() for value in kept.values()]
-        good = torch.stack([local(t).isfinite().all() for t in found if t.is_floating_point()]).all()
-        return not self.processes.most(int(not good))
+        good: dict[torch.device, list[Tensor]] = {}
+        for values in found:
+            if values.is_floating_point():
+                good.setdefault(values.device, []).append(local(values).isfinite().all())
+        return not self.processes.most(int(not all(bool(torch.stack(flags).all()) for flags in good.values())))
 
     @cached_property
     def _writer(self) -> sharded.Writer:
