@@ -178,7 +178,7 @@ async def _asked(
     Raises:
         Lost: it died, or was not to be had.
     """
-    answers = handle.remote(scope, body)
+    answers: Any = handle.remote(scope, body)  # a generator, as the handle was made
     try:
         async for messages in answers:
             yield messages
@@ -211,7 +211,8 @@ async def _ask_gateway(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":  # it needs no notice of the beginning and the end
         return
     try:
-        await serve.get_replica_context().servable_object.serve(scope, receive, send)
+        gateway: Any = serve.get_replica_context().servable_object
+        await gateway.serve(scope, receive, send)
     except ApiError as error:
         await error.response()(scope, receive, send)
     except (ConnectionResetError, asyncio.CancelledError):

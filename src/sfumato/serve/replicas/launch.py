@@ -27,7 +27,6 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",
 }
 """For Ray, before it is imported: no statistics to its makers, plain lines in the log, and no lower priority."""
-STAMP = "driver.pid"
 
 log = logging.getLogger("sfumato.serve")
 
@@ -48,15 +47,15 @@ def run(plan: "Plan", host: str, port: int, address: str, out: TextIO) -> None:
     port = _free(host, port) if not address else port or 8000
     with _ray(address, plan):
         stopping = _signals()
-        _deploy(plan, host, port)
         try:
+            _deploy(plan, host, port)
             shown = f"[{host}]" if ":" in host else host
             names = ", ".join(name for group in plan.groups for name in group.models)
             print(f"serving {names} at http://{shown}:{port}", file=out, flush=True)
             stopping.wait()
             _drain(plan, stopping)
         finally:
-            _remove()
+            _remove(plan)
 
 
 @contextmanager
@@ -102,16 +101,15 @@ def _ray(address: str, plan: "Plan") -> Iterator[None]:
 def _folder() -> Iterator[str]:
     """A folder for Ray's sockets and logs, deleted at the end; those of servers that were killed are deleted now."""
     base = Path(tempfile.gettempdir())
-    if len(str(base)) > 20:  # the names of sockets must not be longer than 107 bytes, and Ray's take most of that
+    if len(str(base)) > 16:  # the names of sockets must not be longer than 107 bytes, and Ray's take most of that
         base = Path("/tmp")
-    for left in base.glob(f"{NAME}-ray-*"):
+    for left in base.glob(f"{NAME}-[0-9]*-*"):
         with suppress(OSError, ValueError):
-            if left.stat().st_uid == os.getuid() and not _alive(int((left / STAMP).read_text())):
+            if left.stat().st_uid == os.getuid() and not _alive(int(left.name.split("-")[1])):
                 shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{NAME}-ray-", dir=base))
-    (folder / STAMP).write_text(str(os.getpid()))
+    folder = tempfile.mkdtemp(prefix=f"{NAME}-{os.getpid()}-", dir=base)
     try:
-        yield str(folder)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -194,7 +192,7 @@ def _drain(plan: "Plan", stopping: threading.Event) -> None:
         pass
 
 
-def _remove() -> None:
+def _remove(plan: "Plan") -> None:
     """Take the application from Ray, and Serve if nothing else is on it."""
     import ray
     from ray import serve
@@ -206,4 +204,4 @@ def _remove() -> None:
         serve.delete(NAME)
         if not serve.status().applications:
             serve.shutdown()
-        ray.kill(shared_actor(NAME, 0))
+        ray.kill(shared_actor(NAME, plan.options.rate))
