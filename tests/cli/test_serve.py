@@ -19,6 +19,15 @@ def test_without_the_extra_it_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     )
 
 
+def test_replicas_without_ray_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ray" else found(name, *rest))
+    assert main(["serve", "--replicas", "2", "--feedback-url", "none"]) == 2
+    assert capsys.readouterr().err == (
+        "sfumato: --replicas: needs ray, not installed here: pip install 'sfumato[cluster,serve]'\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -32,6 +41,11 @@ def test_without_the_extra_it_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
         (["--adapt-file", "c.json"], "--adapt-file: only has a meaning with --adapt"),
         (["--adapt", "--feedback-url", "none"], "--adapt learns from feedback, but --feedback-url is none"),
         (["--adapt", "--presets", "nowhere.toml", "--feedback-url", "f.db"], "nowhere.toml"),
+        (["--replicas", "two"], "--replicas: expected a number such as 2, or LEAST:MOST such as 1:8, got 'two'"),
+        (["--replicas", "2,other=1"], "--replicas: 'other' is no model here"),
+        (["--replicas", "2", "--adapt"], "--adapt: one server learns by itself"),
+        (["--replicas", "2", "--ray-address", "host:6379", "--feedback-url", "f.db"], "a file is on one machine"),
+        (["--ray-address", "host:6379"], "--ray-address: only has a meaning with --replicas"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -93,6 +93,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
     server.end()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own settings
+def test_a_cluster_runs_it_by_itself(monkeypatch: pytest.MonkeyPatch):
+    from ray import serve
+
+    from sfumato.cli.replicas import app
+
+    monkeypatch.delenv("SFUMATO_FEEDBACK", raising=False)
+    args = {"model": "tiny,tiny-ar", "replicas": "1:3,tiny-ar=2", "replica_gpus": "0.5"}
+    assert isinstance(app(args), serve.Application)
+    for args, why in (
+        ({"feedback_url": "feedback.db"}, "a file is on one machine"),
+        ({"modle": "tiny"}, "args: unknown key modle; did you mean model"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            app(args)
+
+
 def until(condition: Callable[[], bool], seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -156,6 +173,15 @@ def test_feedback_and_cancelling_reach_whoever_wrote_it(server: Replicas):
         assert server.http.post("/v1/cancel", json={"id": first["id"]}).json()["cancelled"] is True
         assert [*stream][-1]["usage"]["completion_tokens"] < 200
     assert server.http.post("/v1/cancel", json={"id": "cmpl-none"}).status_code == 404
+
+
+def test_who_leaves_frees_the_rows(server: Replicas):
+    body = {"prompt": "Once upon a time", "max_tokens": 200, "steps": 200, "stream": True}
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        with client.stream("POST", "/v1/completions", json=body) as answer:
+            next(answer.iter_lines())
+    until(lambda: server.http.get("/v1/stats").json()["running"] == 0)
+    assert 'path="/v1/completions"' in server.http.get("/metrics").text
 
 
 def test_a_version_rolls_without_downtime(server: Replicas):

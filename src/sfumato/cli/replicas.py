@@ -18,10 +18,10 @@ CLUSTER = {"replicas": "1", "host": "0.0.0.0", "feedback_url": "none"}
 
 def run_replicas(options: Options, out: TextIO) -> None:
     """Serve until told to stop."""
+    plan = _plan(options, machines=bool(options.ray_address))
     _check_ray()
     from sfumato.serve.replicas import launch
 
-    plan = _plan(options, machines=bool(options.ray_address))
     launch.run(plan, options.host, options.port, options.ray_address, out)
 
 

@@ -43,6 +43,7 @@ def _replicas(plan: Plan, group: Group) -> serve.Application:
         Replica,
         name=group.name,
         max_ongoing_requests=writing + plan.queue + BESIDES,
+        max_queued_requests=(writing + plan.queue) * group.scale.most,
         ray_actor_options={"num_cpus": plan.cpus, "num_gpus": plan.gpus},
         graceful_shutdown_timeout_s=plan.options.grace,
         graceful_shutdown_wait_loop_s=0.5,
