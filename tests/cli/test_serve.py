@@ -1,6 +1,7 @@
 """What `sfumato serve` says before it serves; the server itself is tested in tests/serve."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,10 @@ def test_without_the_extra_it_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_replicas_without_ray_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ray" else found(name, *rest))
+    monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["serve", "--replicas", "2", "--feedback-url", "none"]) == 2
     assert capsys.readouterr().err == (
-        "sfumato: --replicas: needs ray, not installed here: pip install 'sfumato[cluster,serve]'\n"
+        "sfumato: --replicas: needs Ray, which is not installed; pip install 'sfumato[cluster]'\n"
     )
 
 

@@ -55,9 +55,8 @@ class Replica:
         store = FeedbackStore(plan.feedback_url) if plan.feedback_url else None
         self.app = create_app(workers, plan.options, store, followers=followers, peers=peers, manage=False)
         self.service = self.app.state.service
-        self.tasks.append(asyncio.create_task(peers.listen(self._told)))
         await workers.start()
-        self.tasks.append(asyncio.create_task(follow_all(followers, workers)))
+        self.tasks = [asyncio.create_task(work) for work in (peers.listen(self._told), follow_all(followers, workers))]
         self.ready_at = time.monotonic()
 
     async def check_health(self) -> None:
