@@ -93,7 +93,7 @@ def run(words: list[str], out: TextIO) -> int:
     if options.dry_run:
         _plan(options, recipe, machine.rate, out)
         return 0
-    _check_packages()
+    _check_place()
     from sfumato.scale.trials import common_tokenizer, part_of, run_trials
     from sfumato.train.memory import keep_buffers
 
@@ -126,9 +126,16 @@ def _part(options: Options) -> tuple[int, int]:
     return number, parts
 
 
-def _check_packages() -> None:
-    """Refuse, before any work is done, what cannot be reported."""
+def _check_place() -> None:
+    """Refuse, before any work is done, what cannot be reported, and processes that would train one thing together."""
+    import os
     from importlib.util import find_spec
+
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(
+            "sfumato scale: each training of a ladder is one process; start it without torchrun, once for each device: "
+            "calls that share --out share the trainings"
+        )
 
     missing = [name for name in ("matplotlib", "scipy") if find_spec(name) is None]
     if missing:
@@ -259,7 +266,8 @@ class Watch:
         """Count what is done already."""
         from sfumato.scale.trials import outcome_of
 
-        self._bar, self._trial, self._steps = bar, None, 1
+        self._bar, self._steps = bar, 1
+        self._trial: Trial | None = None
         self._done = sum(trial.flops for trial in trials if outcome_of(trial, folder))
         bar.begin("training, GFLOPs", _giga(sum(trial.flops for trial in trials)), _giga(self._done))
 
@@ -281,7 +289,7 @@ class Watch:
     def ended(self, trial: "Trial", outcome: "Outcome") -> None:
         """A trial is done."""
         self._done += trial.flops
-        bound = "at most " if outcome.kind == "bound" else ""
+        bound = "at most " if outcome.likelihood == "bound" else ""
         self._bar.say(f"{trial.name}: {bound}{outcome.nats_per_token:.4f} nats/token, {outcome.seconds:.0f} s")
         self._bar.show(_giga(self._done))
 

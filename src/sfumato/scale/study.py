@@ -9,7 +9,7 @@ import numpy as np
 
 from sfumato.config import Recipe
 from sfumato.scale.isoflop import Valleys, valleys
-from sfumato.scale.ladder import Rung, Shape, shapes
+from sfumato.scale.ladder import KINDS, Rung, Shape, shapes
 from sfumato.scale.law import DRAWS, Fit, Interval, Law, LawError, Point, fit, interval
 from sfumato.scale.trials import Outcome
 
@@ -68,14 +68,14 @@ class Kind:
 
 
 def study(results: Sequence[Result], *, draws: int = DRAWS, seed: int = 0) -> dict[str, Kind]:
-    """Everything by kind, in the order of the first of each.
+    """Everything by kind, in the order of `KINDS`.
 
     Args:
         results: of the trainings that are done.
         draws: of each bootstrap.
         seed: of each bootstrap.
     """
-    kinds = dict.fromkeys(result.rung.kind for result in results)
+    kinds = [kind for kind in KINDS if any(result.rung.kind == kind for result in results)]
     return {kind: _kind(kind, [r for r in results if r.rung.kind == kind], draws, seed) for kind in kinds}
 
 
