@@ -40,7 +40,8 @@ def test_a_ladder_is_planned_trained_in_parts_and_reported(scale, tmp_path: Path
     assert len(whole["rungs"]) == 4 and whole["rungs"][0] in half["rungs"]  # what was done is kept
     assert whole["about"]["settings"]["budgets"] == [8e8, 12e8]
     for rung in whole["rungs"]:
-        assert rung["kind"] == "masked" and rung["likelihood"] == "bound" and 0 < rung["stderr"] < rung["nats_per_token"]
+        assert (rung["kind"], rung["likelihood"]) == ("masked", "bound")
+        assert 0 < rung["stderr"] < rung["nats_per_token"]
     assert "too few rungs for a law" in whole["kinds"]["masked"]["why"]
 
     files = {path.name for path in (tmp_path / "s").iterdir() if not path.name.startswith(".")}
@@ -62,6 +63,6 @@ def test_mistakes_are_one_line(recipe: Path, tmp_path: Path, refused: Refused, m
     assert "--ratios: expected two numbers" in refused(*common, "--ratios", "5", "--dry-run")
     assert "expected masked, block or ar, got 'gpt'" in refused(*common, "--kinds", "gpt")
     assert "at least 30; take larger --budgets" in refused(*common, "--budgets", "1e6", "--dry-run")
-    assert "no training is done yet" in refused(*common, *SMALL, *SHORT, "--report")
+    assert "no study is there" in refused(*common, *SMALL, *SHORT, "--report")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "start it without torchrun" in refused(*common)

@@ -58,7 +58,7 @@ class Options:
     machine: str = option("cpu", "whose ladder to take: cpu (an hour on one core) or h100", tuple(MACHINES))
     budgets: tuple[float, ...] = option((), "FLOPs of each group of trainings; the law is fitted to them", at_least=1)
     check: tuple[float, ...] = option((), "FLOPs of one more training each, which the law must predict", at_least=1)
-    ratios: tuple[float, ...] = option((1.0, 60.0), "tokens a parameter: of a group's largest and smallest network")
+    ratios: tuple[float, ...] = option((3.0, 150.0), "tokens a parameter: of a group's largest and smallest network")
     sizes: int = option(5, "networks in a group", at_least=1)
     seeds: int = option(1, "repetitions of each training, from the recipe's seed on", at_least=1)
     part: str = option("", "take only a share of the trainings, such as 2/8 (calls that share a folder need none)")
@@ -94,6 +94,8 @@ def run(words: list[str], out: TextIO) -> int:
         _plan(options, recipe, machine.rate, out)
         return 0
     _check_place()
+    if options.report and not (options.folder / "tokenizer.json").exists():
+        raise ConfigError(f"{options.folder}: no study is there; run the command without --report first")
     from sfumato.scale.trials import common_tokenizer, part_of, run_trials
     from sfumato.train.memory import keep_buffers
 
@@ -146,7 +148,7 @@ def _rungs(options: Options, recipe: Recipe, vocab_size: int) -> "list[Rung]":
     from sfumato.scale.ladder import ladder
 
     if len(options.ratios) != 2:
-        raise ConfigError(f"--ratios: expected two numbers such as 1,60, got {len(options.ratios)}")
+        raise ConfigError(f"--ratios: expected two numbers such as 3,150, got {len(options.ratios)}")
     return ladder(
         recipe,
         vocab_size,

@@ -136,7 +136,8 @@ def _compared_one(one: Comparison) -> str:
         unit, twin = "parameters", f"a twin of {one.parameters:,.0f} parameters, both after {one.amount:,.0f} tokens"
     if not math.isfinite(one.factor.value):
         return f"by its law no number of {unit} is enough for the loss of {twin}"
-    return f"for the loss of {twin}, {shown(one.factor)} times the {unit}"
+    beyond = ", extrapolated beyond the ladder" if one.extrapolated else ""
+    return f"for the loss of {twin}, {shown(one.factor)} times the {unit}{beyond}"
 
 
 def _rung(result: Any) -> list[str]:

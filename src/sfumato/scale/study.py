@@ -138,6 +138,8 @@ class Comparison:
     """Of the twin, where tokens are equal; else 0."""
     factor: Interval
     """How many times the twin's parameters (equal tokens) or FLOPs; infinite = its law never gets there."""
+    extrapolated: bool
+    """Whether that is more than the largest training of the kind had."""
 
 
 def comparisons(kinds: Mapping[str, Kind], frontiers: Mapping[str, Frontier]) -> list[Comparison]:
@@ -154,8 +156,11 @@ def comparisons(kinds: Mapping[str, Kind], frontiers: Mapping[str, Frontier]) ->
         pairs = [(kind.fit.law, twin.fit.law), *zip(kind.fit.draws, twin.fit.draws, strict=True)]
         sizes = [_size_factor(own, other, parameters, tokens) for own, other in pairs]
         costs = [frontiers[name].budget(own, frontiers["ar"].loss(other, budget)) / budget for own, other in pairs]
-        found.append(Comparison(name, "tokens", tokens, parameters, _ordered(sizes)))
-        found.append(Comparison(name, "flops", budget, 0.0, _ordered(costs)))
+        most = {of: max(getattr(r.rung, of) for r in kind.results) for of in ("parameters", "flops")}
+        far = sizes[0] * parameters > most["parameters"]
+        found.append(Comparison(name, "tokens", tokens, parameters, _ordered(sizes), far))
+        far = costs[0] * budget > most["flops"]
+        found.append(Comparison(name, "flops", budget, 0.0, _ordered(costs), far))
     return found
 
 
