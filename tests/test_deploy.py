@@ -44,12 +44,24 @@ def test_systemd_understands_its_file(tmp_path: Path):
     assert understood(program("systemd-analyze"), "verify", tmp_path / "sfumato.service") == ""
 
 
-def test_the_image_gets_what_its_build_copies_and_no_more():
-    lines = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+@pytest.mark.parametrize("file", ["Dockerfile", "cluster.Dockerfile"])
+def test_the_image_gets_what_its_build_copies_and_no_more(file: str):
+    lines = (DEPLOY / f"{file}.dockerignore").read_text().splitlines()
     allowed = {line[1:] for line in lines if line.startswith("!")}
-    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", (DEPLOY / "Dockerfile").read_text(), re.M)
+    text = (DEPLOY / file).read_text()
+    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.M)
     assert {name.removeprefix("./") for line in copies for name in line.split()} == allowed
     assert lines[1] == "*" and all((ROOT / name).exists() for name in allowed)
+
+
+@pytest.mark.parametrize("file, wanted", [("Dockerfile", "psycopg"), ("cluster.Dockerfile", "ray")])
+def test_the_image_gets_the_packages_of_the_project(file: str, wanted: str, tmp_path: Path):
+    code = re.search(r"^RUN (python -c .*? > )requirements.txt", (DEPLOY / file).read_text(), re.M | re.S)
+    assert code
+    script = code[1].replace("\\\n", "").replace("python", sys.executable, 1) + str(tmp_path / "requirements")
+    understood("sh", "-c", f"cd {ROOT} && {script}")
+    names = {re.split(r"[^a-z]", line)[0] for line in (tmp_path / "requirements").read_text().splitlines()}
+    assert {"torch", "fastapi", wanted} <= names
 
 
 def test_compose_has_no_password_of_its_own():

@@ -25,6 +25,8 @@ MAY_IMPORT = {
     "compress": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
     "plan": GROUND | {"model", "process", "train", "compress.fits"},
     "doctor": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate"},
+    "scale": GROUND
+    | {"text", "process", "model", "data", "sample", "train", "evaluate", "store.files", "show.plots", "show.scaling"},
     "show": GROUND | {"sample.trace"},
     "store": GROUND,
     "improve": GROUND | {"text", "process", "model", "data", "sample", "train", "evaluate", "tune", "store"},
@@ -37,7 +39,7 @@ NOBODY_IMPORTS = {"cli", "__main__"}
 HEAVY = (
     *("torch", "numpy", "tokenizers", "safetensors", "rich", "datasets", "matplotlib", "sacrebleu"),
     *("fastapi", "uvicorn", "pydantic", "sqlalchemy", "prometheus_client", "llguidance", "jsonschema"),
-    *("breame", "datasketch", "ftfy", "py3langid", "lm_eval", "transformers", "ray", "fsspec"),
+    *("breame", "datasketch", "ftfy", "py3langid", "lm_eval", "transformers", "ray", "fsspec", "scipy"),
 )
 
 

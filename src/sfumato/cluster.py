@@ -20,11 +20,11 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_worker_niceness": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }
 """For Ray, before it is imported: no statistics to its makers, no chatter, and no lower priority."""
 OBJECT_STORE = 100 << 20  # bytes; what we send is small
 ATTEMPTS = 3  # Ray gives its own parts 15 seconds to start, which on a busy machine they may miss
-STAMP = "driver.pid"
 
 
 def need_ray(what: str) -> Any:
@@ -47,7 +47,7 @@ def need_ray(what: str) -> Any:
 
 
 @contextmanager
-def connected(what: str, address: str = "", cpus: int | None = None) -> Iterator[Any]:
+def connected(what: str, address: str = "", cpus: int | None = None, *, log: bool = False) -> Iterator[Any]:
     """The module `ray`, connected to a cluster for as long as the block runs; or longer, where it was before.
 
     Args:
@@ -55,12 +55,13 @@ def connected(what: str, address: str = "", cpus: int | None = None) -> Iterator
         address: of a cluster that is running: `auto`, `host:port` or `ray://host:port`; "" = that of the environment
             variable RAY_ADDRESS, else a new one of this machine alone, which ends with the block and leaves no files.
         cpus: cores of a new one; None = this machine's.
+        log: what its processes write to standard error is written here as well.
 
     Raises:
         ConfigError: Ray is not installed, or there is no such cluster.
     """
     ray, address = need_ray(what), address or os.environ.get("RAY_ADDRESS", "")
-    common: dict[str, Any] = {"configure_logging": False, "logging_level": logging.ERROR, "log_to_driver": False}
+    common: dict[str, Any] = {"configure_logging": False, "logging_level": logging.ERROR, "log_to_driver": log}
     if ray.is_initialized():
         yield ray
         return
@@ -102,16 +103,15 @@ def _short(error: Exception) -> str:
 def _folder() -> Iterator[str]:
     """A folder for Ray's sockets and logs, deleted at the end; those of processes that were killed are deleted now."""
     base = Path(tempfile.gettempdir())
-    if len(str(base)) > 20:  # the names of sockets must not be longer than 107 bytes, and Ray's take most of that
+    if len(str(base)) > 16:  # the names of sockets must not be longer than 107 bytes, and Ray's take most of that
         base = Path("/tmp")
-    for left in base.glob("sfumato-ray-*"):
+    for left in base.glob("sfumato-[0-9]*-*"):
         with suppress(OSError, ValueError):
-            if left.stat().st_uid == os.getuid() and not _alive(int((left / STAMP).read_text())):
+            if left.stat().st_uid == os.getuid() and not _alive(int(left.name.split("-")[1])):
                 shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix="sfumato-ray-", dir=base))
-    (folder / STAMP).write_text(str(os.getpid()))
+    folder = tempfile.mkdtemp(prefix=f"sfumato-{os.getpid()}-", dir=base)
     try:
-        yield str(folder)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """What `sfumato serve` says before it serves; the server itself is tested in tests/serve."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ def test_without_the_extra_it_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     )
 
 
+def test_replicas_without_ray_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["serve", "--replicas", "2", "--feedback-url", "none"]) == 2
+    assert capsys.readouterr().err == (
+        "sfumato: --replicas: needs Ray, which is not installed; pip install 'sfumato[cluster]'\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -32,6 +41,11 @@ def test_without_the_extra_it_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
         (["--adapt-file", "c.json"], "--adapt-file: only has a meaning with --adapt"),
         (["--adapt", "--feedback-url", "none"], "--adapt learns from feedback, but --feedback-url is none"),
         (["--adapt", "--presets", "nowhere.toml", "--feedback-url", "f.db"], "nowhere.toml"),
+        (["--replicas", "two"], "--replicas: expected a number such as 2, or LEAST:MOST such as 1:8, got 'two'"),
+        (["--replicas", "2,other=1"], "--replicas: 'other' is no model here"),
+        (["--replicas", "2", "--adapt"], "--adapt: one server learns by itself"),
+        (["--replicas", "2", "--ray-address", "host:6379", "--feedback-url", "f.db"], "a file is on one machine"),
+        (["--ray-address", "host:6379"], "--ray-address: only has a meaning with --replicas"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -80,13 +80,14 @@ def _print(options: Options, model: str, done: Mapping[str, float], seconds: flo
     rows, resumed, errors, tokens, size = (int(done[n]) for n in ("rows", "resumed", "errors", "tokens", "bytes"))
     nats, bits = mean(done, "tokens"), mean(done, "bytes", math.log(2))
     if options.json:
-        found = {"model": model, "input": options.input, "output": options.output, "records": rows, "resumed": resumed}
-        found |= {"errors": errors, "tokens": tokens, "bytes": size, "samples": options.samples, "seed": options.seed}
-        found |= {"nats_per_token": asdict(nats), "bits_per_byte": asdict(bits), "perplexity": math.exp(nats.value)}
-        print(json.dumps({**found, "seconds": seconds, "replicas": options.replicas}), file=out)
+        about = {"model": model, "input": options.input, "output": options.output, "records": rows, "resumed": resumed}
+        about |= {"errors": errors, "tokens": tokens, "bytes": size, "samples": options.samples, "seed": options.seed}
+        about |= {"nats_per_token": asdict(nats), "bits_per_byte": asdict(bits), "perplexity": math.exp(nats.value)}
+        print(json.dumps({**about, "seconds": seconds, "replicas": options.replicas}), file=out)
         return
     before = f", {resumed} of them by an earlier run" if resumed else ""
     print(f"{options.output}: {rows} records{before}{f', {errors} without a likelihood' if errors else ''}", file=out)
-    print(f"bits per byte   {bits.value:.4f} +- {bits.stderr:.4f} (standard error)", file=out)
-    print(f"nats per token  {nats.value:.4f} +- {nats.stderr:.4f}", file=out)
+    for name, found in (("bits per byte ", bits), ("nats per token", nats)):
+        sure = "" if found.stderr is None else f" +- {found.stderr:.4f} (standard error)"
+        print(f"{name}  {found.value:.4f}{sure}", file=out)
     print(f"{tokens} tokens, {size} bytes, {rows / seconds:.1f} records/s", file=out)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sfumato.cli.serve import Options, check_installed, chosen_behaviour, chosen_models
+from sfumato.cluster import need_ray
 from sfumato.config import ConfigError, from_mapping
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ CLUSTER = {"replicas": "1", "host": "0.0.0.0", "feedback_url": "none"}
 
 def run_replicas(options: Options, out: TextIO) -> None:
     """Serve until told to stop."""
-    _check_ray()
+    address = options.ray_address or os.environ.get("RAY_ADDRESS", "")
+    plan = _plan(options, machines=bool(address))
+    need_ray("--replicas")
     from sfumato.serve.replicas import launch
 
-    plan = _plan(options, machines=bool(options.ray_address))
-    launch.run(plan, options.host, options.port, options.ray_address, out)
+    launch.run(plan, options.host, options.port, address, out)
 
 
 def app(args: Mapping[str, Any]) -> "Application":
@@ -41,14 +43,6 @@ def app(args: Mapping[str, Any]) -> "Application":
     from sfumato.serve.replicas.application import application
 
     return application(_plan(options, machines=True))
-
-
-def _check_ray() -> None:
-    """ConfigError where the package was installed without Ray."""
-    from importlib.util import find_spec
-
-    if find_spec("ray") is None:
-        raise ConfigError("--replicas: needs ray, not installed here: pip install 'sfumato[cluster,serve]'")
 
 
 def _plan(options: Options, *, machines: bool) -> "Plan":

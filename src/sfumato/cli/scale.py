@@ -58,7 +58,7 @@ class Options:
     machine: str = option("cpu", "whose ladder to take: cpu (an hour on one core) or h100", tuple(MACHINES))
     budgets: tuple[float, ...] = option((), "FLOPs of each group of trainings; the law is fitted to them", at_least=1)
     check: tuple[float, ...] = option((), "FLOPs of one more training each, which the law must predict", at_least=1)
-    ratios: tuple[float, ...] = option((1.0, 60.0), "tokens a parameter: of a group's largest and smallest network")
+    ratios: tuple[float, ...] = option((3.0, 150.0), "tokens a parameter: of a group's largest and smallest network")
     sizes: int = option(5, "networks in a group", at_least=1)
     seeds: int = option(1, "repetitions of each training, from the recipe's seed on", at_least=1)
     part: str = option("", "take only a share of the trainings, such as 2/8 (calls that share a folder need none)")
@@ -93,7 +93,9 @@ def run(words: list[str], out: TextIO) -> int:
     if options.dry_run:
         _plan(options, recipe, machine.rate, out)
         return 0
-    _check_packages()
+    _check_place()
+    if options.report and not (options.folder / "tokenizer.json").exists():
+        raise ConfigError(f"{options.folder}: no study is there; run the command without --report first")
     from sfumato.scale.trials import common_tokenizer, part_of, run_trials
     from sfumato.train.memory import keep_buffers
 
@@ -126,9 +128,16 @@ def _part(options: Options) -> tuple[int, int]:
     return number, parts
 
 
-def _check_packages() -> None:
-    """Refuse, before any work is done, what cannot be reported."""
+def _check_place() -> None:
+    """Refuse, before any work is done, what cannot be reported, and processes that would train one thing together."""
+    import os
     from importlib.util import find_spec
+
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(
+            "sfumato scale: each training of a ladder is one process; start it without torchrun, once for each device: "
+            "calls that share --out share the trainings"
+        )
 
     missing = [name for name in ("matplotlib", "scipy") if find_spec(name) is None]
     if missing:
@@ -139,7 +148,7 @@ def _rungs(options: Options, recipe: Recipe, vocab_size: int) -> "list[Rung]":
     from sfumato.scale.ladder import ladder
 
     if len(options.ratios) != 2:
-        raise ConfigError(f"--ratios: expected two numbers such as 1,60, got {len(options.ratios)}")
+        raise ConfigError(f"--ratios: expected two numbers such as 3,150, got {len(options.ratios)}")
     return ladder(
         recipe,
         vocab_size,
@@ -259,7 +268,8 @@ class Watch:
         """Count what is done already."""
         from sfumato.scale.trials import outcome_of
 
-        self._bar, self._trial, self._steps = bar, None, 1
+        self._bar, self._steps = bar, 1
+        self._trial: Trial | None = None
         self._done = sum(trial.flops for trial in trials if outcome_of(trial, folder))
         bar.begin("training, GFLOPs", _giga(sum(trial.flops for trial in trials)), _giga(self._done))
 
@@ -281,7 +291,7 @@ class Watch:
     def ended(self, trial: "Trial", outcome: "Outcome") -> None:
         """A trial is done."""
         self._done += trial.flops
-        bound = "at most " if outcome.kind == "bound" else ""
+        bound = "at most " if outcome.likelihood == "bound" else ""
         self._bar.say(f"{trial.name}: {bound}{outcome.nats_per_token:.4f} nats/token, {outcome.seconds:.0f} s")
         self._bar.show(_giga(self._done))
 

@@ -65,6 +65,9 @@ def run(words: list[str], out: TextIO) -> None:
         from sfumato.cli.replicas import run_replicas
 
         return run_replicas(options, out)
+    for name in ("ray_address", "replica_cpus", "replica_gpus"):
+        if getattr(options, name):
+            raise ConfigError(f"--{name.replace('_', '-')}: only has a meaning with --replicas")
     from sfumato.serve import server
     from sfumato.serve.app import create_app
     from sfumato.serve.workers import Workers

@@ -4,49 +4,20 @@ Shapes: B rows, L places in a row.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sfumato.data.cache import Corpus, Encoded, Encoder, Plain
-from sfumato.data.packing import Piece, pack
+from sfumato.data.rows import Batch, Text, batch_of, cut, packed, shuffled
 from sfumato.data.sources import DataError, Document
 from sfumato.text.interface import AnyTokenizer
+
+__all__ = ["Batch", "Stream", "held_out_rows", "rows_of", "separate_rows"]
 
 PAGE = 512  # rows packed together
 STEP = 16  # lengths of rows that hold one example each are multiples of it
 _ORDER, _ROWS = 1, 2  # what a shuffle is for, so that no two share their random numbers
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows of packed pieces; each piece is what opens a text and the tokens of one document.
-
-    Attributes:
-        tokens_BL: int64.
-        position_BL: int64, counted from 0 in each piece; -1 is padding.
-        document_BL: int64, counted from 0 in each row; nothing may attend from one to another; -1 is padding.
-        editable_BL: bool, what noise may replace and a loss may score: all but start tokens, prompts and padding.
-    """
-
-    tokens_BL: Tensor
-    position_BL: Tensor
-    document_BL: Tensor
-    editable_BL: Tensor
-
-    def select(self, rows_R: Tensor) -> "Batch":
-        """The given rows (int64 indices), in that order."""
-        return Batch(*(part[rows_R] for part in vars(self).values()))
-
-
-class _Text(NamedTuple):
-    """A document, or a piece of one."""
-
-    tokens: np.ndarray
-    prompt: int  # tokens at its head that are context only
 
 
 class Stream:
@@ -83,14 +54,14 @@ class Stream:
 
     def rows(self, count: int, rank: int = 0, world: int = 1) -> Batch:
         """Of the next `count` rows, those of one of the processes that train together: g with g % world == rank."""
-        taken: list[list[_Text]] = []
+        taken: list[list[Text]] = []
         while len(taken) < count:
             if self._row == len(self._page):
                 self._begin(self._documents_after, self._tokens_after, 0)
             new = self._page[self._row : self._row + count - len(taken)]
-            taken += _cut(self._documents, new)
+            taken += cut(self._documents, new)
             self._row += len(new)
-        return _batch(taken[rank::world], self._context, self._tokenizer)
+        return batch_of(taken[rank::world], self._context, self._tokenizer)
 
     def state(self) -> dict[str, Any]:
         """Where the stream is, in plain numbers and text that JSON can hold."""
@@ -118,7 +89,7 @@ class Stream:
         """Pack the page that starts after so many documents and tokens of each corpus."""
         self._documents_before, self._tokens_before, self._row = list(documents), list(tokens), row
         documents, tokens = list(documents), list(tokens)
-        page: list[_Text] = []
+        page: list[Text] = []
         space = PAGE * self._context
         while space > 0:
             source = min(self._used, key=lambda i: tokens[i] / self._weights[i])
@@ -129,16 +100,16 @@ class Stream:
             documents[source] += 1
             tokens[source] += len(page[-1].tokens)
             space -= len(page[-1].tokens) + len(self._tokenizer.begin)
-        rows = _packed(page, self._context, self._tokenizer, fill=True)
+        rows = packed(page, self._context, self._tokenizer, fill=True)
         self._documents = page
         # the rows of one long document would otherwise follow one another
-        self._page = [rows[i] for i in _shuffled(len(rows), _ROWS, self._seed, sum(self._documents_before))]
+        self._page = [rows[i] for i in shuffled(len(rows), _ROWS, self._seed, sum(self._documents_before))]
         self._documents_after, self._tokens_after = documents, tokens
 
     def _order(self, source: int, epoch: int) -> np.ndarray:
         if self._orders.get(source, (-1,))[0] != epoch:
             train = self._corpora[source].train
-            self._orders[source] = epoch, train[_shuffled(len(train), _ORDER, self._seed, source, epoch)]
+            self._orders[source] = epoch, train[shuffled(len(train), _ORDER, self._seed, source, epoch)]
         return self._orders[source][1]
 
 
@@ -184,7 +155,7 @@ def rows_of(
     """
     documents, size = [], 0
     for found in (encoder or Plain())(texts, tokenizer):
-        documents.append(_Text(np.array(found.tokens), found.prompt))
+        documents.append(Text(np.array(found.tokens), found.prompt))
         size += found.bytes
     return _whole(documents, context, tokenizer), size
 
@@ -200,54 +171,12 @@ def separate_rows(examples: Sequence[Encoded], tokenizer: AnyTokenizer, context:
     """
     longest = len(tokenizer.begin) + max(len(example.tokens) for example in examples)
     length = context if whole else min(context, -(-longest // STEP) * STEP)
-    return _batch([[_Text(np.array(example.tokens), example.prompt)] for example in examples], length, tokenizer)
+    return batch_of([[Text(np.array(example.tokens), example.prompt)] for example in examples], length, tokenizer)
 
 
-def _text(corpus: Corpus, i: int) -> _Text:
-    return _Text(corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]], int(corpus.prompts[i]))
+def _text(corpus: Corpus, i: int) -> Text:
+    return Text(corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]], int(corpus.prompts[i]))
 
 
-def _packed(documents: list[_Text], context: int, tokenizer: AnyTokenizer, *, fill: bool) -> list[list[Piece]]:
-    lengths, prompts = [len(document.tokens) for document in documents], [document.prompt for document in documents]
-    return pack(lengths, context, prompts=prompts, fill=fill, opening=len(tokenizer.begin))
-
-
-def _cut(documents: list[_Text], rows: list[list[Piece]]) -> list[list[_Text]]:
-    """The text of each piece, and how much of the prompt lies in it."""
-    return [
-        [
-            _Text(documents[i].tokens[begin:end], min(max(documents[i].prompt - begin, 0), end - begin))
-            for i, begin, end in row
-        ]
-        for row in rows
-    ]
-
-
-def _whole(documents: list[_Text], context: int, tokenizer: AnyTokenizer) -> Batch:
-    return _batch(_cut(documents, _packed(documents, context, tokenizer, fill=False)), context, tokenizer)
-
-
-def _batch(rows: list[list[_Text]], context: int, tokenizer: AnyTokenizer) -> Batch:
-    tokens_BL = np.full((len(rows), context), tokenizer.pad_id, np.int64)
-    position_BL = np.full((len(rows), context), -1, np.int64)
-    document_BL = np.full((len(rows), context), -1, np.int64)
-    editable_BL = np.zeros((len(rows), context), bool)
-    count = np.arange(context)
-    for row, pieces in enumerate(rows):
-        begin = 0
-        for number, piece in enumerate(pieces):
-            text = begin + len(tokenizer.begin)
-            end = text + len(piece.tokens)
-            tokens_BL[row, begin:text] = tokenizer.begin
-            tokens_BL[row, text:end] = piece.tokens
-            position_BL[row, begin:end] = count[: end - begin]
-            document_BL[row, begin:end] = number
-            editable_BL[row, text + piece.prompt : end] = True
-            begin = end
-    return Batch(*map(torch.from_numpy, (tokens_BL, position_BL, document_BL, editable_BL)))
-
-
-def _shuffled(count: int, *purpose: int) -> np.ndarray:
-    """A permutation; from raw bits, since NumPy keeps those the same in every version and its permutations not."""
-    bits = np.random.PCG64(np.random.SeedSequence(purpose)).random_raw(count)
-    return np.argsort(bits, kind="stable")
+def _whole(documents: list[Text], context: int, tokenizer: AnyTokenizer) -> Batch:
+    return batch_of(cut(documents, packed(documents, context, tokenizer, fill=False)), context, tokenizer)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sfumato.config import Source
-from sfumato.data.batches import Batch, _batch, _cut, _packed, _shuffled, _Text
 from sfumato.data.cache import Encoder, token_type
 from sfumato.data.document import DataError, Document, Report, Section, document_of, length
+from sfumato.data.rows import Batch, Text, batch_of, cut, packed, shuffled
 from sfumato.data.shards import Part, Reading, dealt
 from sfumato.text.interface import AnyTokenizer
 
@@ -70,7 +70,7 @@ class Supply:
         if epoch not in self.hands:
             if len(self.hands) > 3:
                 self.hands.pop(min(self.hands))
-            order = _shuffled(len(self.parts), _DEAL, seed, self.number, epoch)
+            order = shuffled(len(self.parts), _DEAL, seed, self.number, epoch)
             self.hands[epoch] = dealt([part.size for part in self.parts], order.tolist(), lanes)
         return self.hands[epoch][lane]
 
@@ -102,12 +102,12 @@ class Reader:
         self._plan, self._supply, self._lane = plan, supply, lane
         self.cursor = cursor
         self._documents: list[Document] | None = None  # the window
-        self._texts: list[_Text] = []  # of the chunk of it that begins at cursor.taken
+        self._texts: list[Text] = []  # of the chunk of it that begins at cursor.taken
         self._next = cursor  # the window after it
         self._reading: tuple[tuple[int, int, Any], Reading] | None = None  # where it is, unless it goes on elsewhere
         self._last = cursor.epoch  # in which there was a text
 
-    def take(self) -> _Text:
+    def take(self) -> Text:
         """The next text."""
         if self._documents is None:
             self._documents = self._window()
@@ -122,13 +122,13 @@ class Reader:
         self.cursor, self._last = self.cursor._replace(given=self.cursor.given + 1), self.cursor.epoch
         return found
 
-    def _chunk(self) -> list[_Text]:
+    def _chunk(self) -> list[Text]:
         """The next documents of the window as texts to train on, which may be none."""
         assert self._documents is not None
         chunk = self._documents[self.cursor.taken : self.cursor.taken + CHUNK]
         kind = token_type(self._plan.tokenizer.vocab_size)
         return [
-            _Text(np.array(found.tokens, kind), found.prompt)
+            Text(np.array(found.tokens, kind), found.prompt)
             for found in self._plan.encoder(chunk, self._plan.tokenizer)
             if found.hash >= self._supply.held_out
         ]
@@ -154,7 +154,7 @@ class Reader:
                 self._check(epoch)
         self.cursor, self._next = begin, Cursor(epoch, part, place, number + 1)
         purpose = _WINDOW, self._plan.seed, self._supply.number, self._lane, number
-        return [documents[i] for i in _shuffled(len(documents), *purpose)]
+        return [documents[i] for i in shuffled(len(documents), *purpose)]
 
     def _read(self, documents: list[Document], at: tuple[int, int, Any], part: Part) -> Any:
         """Add documents of a part to a window until that is full: where it ended; None = the part did."""
@@ -194,28 +194,28 @@ class Lane:
         self._after = mark
         self._turn()
 
-    def row(self, index: int) -> list[_Text]:
+    def row(self, index: int) -> list[Text]:
         """A row of the lane, by its number; none before the page that the lane is at."""
         assert index >= self.mark.row
         while index >= self._after.row:
             self._turn()
-        return _cut(self._texts, [self._rows[index - self.mark.row]])[0]
+        return cut(self._texts, [self._rows[index - self.mark.row]])[0]
 
     def _turn(self) -> None:
         """Pack the next page, always from the source that is furthest behind its share of the tokens."""
         self.mark = self._after
         weights, opening = self._plan.weights, len(self._plan.tokenizer.begin)
         tokens = list(self.mark.tokens)
-        self._texts: list[_Text] = []
+        self._texts: list[Text] = []
         space = PAGE * self._plan.context
         while space > 0:
             source = min((i for i in range(len(tokens)) if weights[i] > 0), key=lambda i: tokens[i] / weights[i])
             self._texts.append(self._readers[source].take())
             tokens[source] += len(self._texts[-1].tokens)
             space -= len(self._texts[-1].tokens) + opening
-        rows = _packed(self._texts, self._plan.context, self._plan.tokenizer, fill=True)
+        rows = packed(self._texts, self._plan.context, self._plan.tokenizer, fill=True)
         # the rows of one long document would otherwise follow one another
-        self._rows = [rows[i] for i in _shuffled(len(rows), _ROWS, self._plan.seed, self._number, self.mark.page)]
+        self._rows = [rows[i] for i in shuffled(len(rows), _ROWS, self._plan.seed, self._number, self.mark.page)]
         cursors = tuple(reader.cursor for reader in self._readers)
         self._after = Mark(self.mark.row + len(rows), self.mark.page + 1, tuple(tokens), cursors)
 
@@ -231,13 +231,13 @@ class Lanes:
     def batch(self, first: int, count: int, rank: int, world: int) -> Batch:
         """Of the rows from `first` on, so many, those that the process `rank` of `world` works on."""
         rows = [self._row(first + i) for i in range(rank, count, world)]
-        return _batch(rows, self._plan.context, self._plan.tokenizer)
+        return batch_of(rows, self._plan.context, self._plan.tokenizer)
 
     def marks(self) -> dict[int, Mark]:
         """The page of each lane that its last row was on, as far as this process knows."""
         return self._marks | {number: lane.mark for number, lane in self._lanes.items()}
 
-    def _row(self, n: int) -> list[_Text]:
+    def _row(self, n: int) -> list[Text]:
         index, number = divmod(n, self._plan.lanes)
         if number not in self._lanes:
             self._lanes[number] = Lane(self._plan, number, self._marks.get(number) or self._plan.start())

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sfumato.config import DataConfig
-from sfumato.data.batches import Batch
 from sfumato.data.cache import Corpus, Encoder, Plain, held_out_limit
 from sfumato.data.document import DataError, Report
 from sfumato.data.lanes import Cursor, Lanes, Mark, Plan, Supply
+from sfumato.data.rows import Batch
 from sfumato.data.shards import parts
 from sfumato.text.interface import AnyTokenizer
 

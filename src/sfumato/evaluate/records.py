@@ -219,13 +219,13 @@ def add(total: dict[str, float], part: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over all texts, and where it would lie for all texts of this kind."""
+    """A mean over all texts, and where it would lie for all texts of this kind; of a single text nobody knows that."""
 
     value: float
-    stderr: float
-    low: float
+    stderr: float | None = None
+    low: float | None = None
     """End of the 95 % confidence interval."""
-    high: float
+    high: float | None = None
 
 
 def mean(done: Mapping[str, float], per: str, unit: float = 1.0) -> Mean:
@@ -238,9 +238,10 @@ def mean(done: Mapping[str, float], per: str, unit: float = 1.0) -> Mean:
 
     Source: Cochran 1977, "Sampling techniques", section 6.4 (the ratio estimator), records being independent.
     """
-    count, total = done["rows"] - done["errors"], done[per]
-    ratio = done["nats"] / max(1, total)
+    count, total = done["rows"] - done["errors"], max(1, done[per])
+    ratio = done["nats"] / total
+    if count < 2:
+        return Mean(ratio / unit)
     squares = done["nats2"] - 2 * ratio * done[f"nats_{per}"] + ratio**2 * done[f"{per}2"]
-    stderr = math.sqrt(count / (count - 1) * max(0.0, squares)) / total if count > 1 else math.nan
-    value, stderr = ratio / unit, stderr / unit
+    value, stderr = ratio / unit, math.sqrt(count / (count - 1) * max(0.0, squares)) / total / unit
     return Mean(value, stderr, value - 1.96 * stderr, value + 1.96 * stderr)

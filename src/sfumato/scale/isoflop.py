@@ -75,7 +75,10 @@ def valleys(groups: Mapping[float, Sequence[Point]], *, draws: int = DRAWS, seed
     )
     random, again = np.random.default_rng(seed), []
     for _ in range(draws):
-        drawn = [_valley(c, points, smooth[c] + random.choice(residuals, len(points))) for c, points in full.items()]
+        drawn = []
+        for c, points in full.items():
+            losses = smooth[c] + random.choice(residuals, len(points))
+            drawn.append(_valley(c, points, losses.tolist()))
         exponent = _exponent(drawn)
         if exponent is not None:
             again.append(exponent)
@@ -91,8 +94,9 @@ def _valley(budget: float, points: Sequence[Point], losses: Sequence[float]) -> 
     # About the middle, so that the numbers stay small; then moved back to log N itself.
     centre = float(np.log(sizes_P).mean())
     square, slope, level = np.polyfit(np.log(sizes_P) - centre, losses, 2)
+    square, slope, level = float(square), float(slope), float(level)
     moved = (square, slope - 2 * square * centre, level - slope * centre + square * centre**2)
-    return Valley(budget, tuple(map(float, moved)), float(sizes_P.min()), float(sizes_P.max()))
+    return Valley(budget, moved, float(sizes_P.min()), float(sizes_P.max()))
 
 
 def _why(valley: Valley) -> str:
@@ -111,4 +115,5 @@ def _exponent(found: Sequence[Valley]) -> float | None:
     minima = [(math.log(v.budget), math.log(v.best)) for v in found if v.best is not None]
     if len(minima) < 2:
         return None
-    return float(np.polyfit(*zip(*minima, strict=True), 1)[0])
+    budgets, sizes = zip(*minima, strict=True)
+    return float(np.polyfit(budgets, sizes, 1)[0])

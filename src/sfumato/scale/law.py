@@ -20,6 +20,7 @@ EXPONENTS = (0.01, 2.0)  # what the fit may choose
 FEWEST = 7  # points: two more than the law has numbers
 DRAWS = 200  # of the bootstrap
 LEVEL = 0.95  # of all intervals
+SMALL = 0.02  # share of the loss that is as good as none
 
 
 class LawError(ValueError):
@@ -119,9 +120,9 @@ def fit(points: Sequence[Point], *, draws: int = DRAWS, seed: int = 0) -> Fit:
     laws = []
     for _ in range(draws):
         loss_again_P = fitted_P + random.choice(residual_P, len(points))
-        laws.append(problem.law(problem.solve(loss_again_P, [best, _starts(np.exp(loss_again_P))[0]])))
+        laws.append(problem.law(problem.solve(loss_again_P, [best])))
     found = Fit(law, tuple(laws), tuple(residual_P.tolist()), ())
-    return Fit(law, found.draws, found.residuals, tuple(_notes(found, float(loss_P.min()))))
+    return Fit(law, found.draws, found.residuals, tuple(_notes(found, points)))
 
 
 def _check(points: Sequence[Point]) -> None:
@@ -175,22 +176,27 @@ def _starts(loss_P: np.ndarray) -> list[np.ndarray]:
     """A grid: how the mean loss is shared among the three terms, and the exponents."""
     shares = [(0.8, 0.1, 0.1), (0.5, 0.25, 0.25), (0.5, 0.4, 0.1), (0.5, 0.1, 0.4), (0.2, 0.4, 0.4)]
     middle = math.log(float(loss_P.mean()))
-    grid = product(shares, (0.1, 0.3, 0.6, 1.2), (0.1, 0.3, 0.6, 1.2))
+    grid = product(shares, (0.15, 0.4, 1.0), (0.15, 0.4, 1.0))
     return [np.array([*(middle + math.log(s) for s in share), alpha, beta]) for share, alpha, beta in grid]
 
 
-def _notes(found: Fit, smallest: float) -> list[str]:
+def _notes(found: Fit, points: Sequence[Point]) -> list[str]:
     """What the points leave open."""
+    law, least = found.law, min(p.loss for p in points)
+    size = law.A * min(p.parameters for p in points) ** -law.alpha
+    length = law.B * min(p.tokens for p in points) ** -law.beta
     notes = []
-    for name, of in (("alpha", "size"), ("beta", "length")):
-        value, spread = getattr(found.law, name), found.interval(name)
+    for name, of, term in (("alpha", "size", size), ("beta", "length", length)):
+        value, spread = getattr(law, name), found.interval(name)
         if not EXPONENTS[0] * 1.01 < value < EXPONENTS[1] * 0.99:
             notes.append(f"{name} is at its bound ({value:.2f}): these rungs do not say how the loss falls with {of}")
+        elif term < SMALL * least:
+            notes.append(f"{name} means little: the loss of these rungs hardly depends on {of}")
         elif spread.high / spread.low > 3:
             notes.append(f"{name} is known to within a factor of {spread.high / spread.low:.0f} only")
     spread = found.interval("E")
-    if found.law.E < 0.02 * smallest:
+    if law.E < SMALL * least:
         notes.append("E is about 0: these rungs are too far from the end of the curve to see it")
-    elif spread.high - spread.low > 0.3 * smallest:
+    elif spread.high - spread.low > 0.3 * least:
         notes.append(f"E lies anywhere from {spread.low:.2f} to {spread.high:.2f}: do not extrapolate far")
     return notes

@@ -12,7 +12,7 @@ from sfumato.scale.study import Frontier, Kind, Result
 from sfumato.show.plots import Curve
 from sfumato.show.scaling import Band, Scene, Series, plot_scenes
 
-DENSE = 60  # points of a curve
+DENSE = 40  # points of a curve
 LOSS, SIZE = "held-out bits/byte", "parameters without embeddings"
 
 
@@ -44,7 +44,7 @@ def _isoflop(kind: Kind) -> Scene:
         measured = _points("", group, lambda r: r.rung.parameters)
         series.append(
             Series(
-                f"{budget:.0e} FLOPs".replace("e+", "e"),
+                f"{budget:.2g} FLOPs".replace("e+", "e"),
                 measured if fitted else Curve("", [], []),
                 line=_parabola(valley, unit) if valley else None,
                 unseen=None if fitted else measured,
@@ -52,7 +52,7 @@ def _isoflop(kind: Kind) -> Scene:
                 shade=i / max(1, len(budgets) - 1),
             )
         )
-    return Scene(NAMES[kind.name], SIZE, LOSS, series)
+    return Scene(NAMES[kind.name], SIZE, LOSS, series, counts=True)
 
 
 def _points(name: str, results: Sequence[Result], x) -> Curve:  # noqa: ANN001
@@ -108,7 +108,7 @@ def _equal_tokens(kinds: Mapping[str, Kind]) -> Scene:
         ]
         line = Curve("", grid.tolist(), (law(grid, tokens) * unit).tolist())
         series.append(Series(NAMES[name], Curve("", sizes, moved), line, Band(grid.tolist(), low, high)))
-    return Scene(f"equal tokens ({tokens:.2g}): points moved along the law", SIZE, LOSS, series)
+    return Scene(f"equal tokens ({tokens / 1e6:.2g}M): points moved along the law", SIZE, LOSS, series, counts=True)
 
 
 def _equal_flops(kinds: Mapping[str, Kind]) -> Scene:
@@ -120,4 +120,4 @@ def _equal_flops(kinds: Mapping[str, Kind]) -> Scene:
         valley = next((v for v in kind.valleys.groups if shared and v.budget == max(shared)), None)
         line = _parabola(valley, _unit(kind)) if valley else None
         series.append(Series(NAMES[name], _points("", group, lambda r: r.rung.parameters), line))
-    return Scene(f"equal FLOPs ({max(shared, default=0):.1g})", SIZE, LOSS, series)
+    return Scene(f"equal FLOPs ({max(shared, default=0):.2g})".replace("e+", "e"), SIZE, LOSS, series, counts=True)

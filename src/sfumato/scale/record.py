@@ -100,9 +100,7 @@ def _law(kind: Kind) -> list[str]:
 
 def shown(found: Interval) -> str:
     """An interval in a table."""
-    if not math.isfinite(found.value):
-        return f"never (from {found.low:.3g})" if math.isfinite(found.low) else "never"
-    high = f"{found.high:.3g}" if math.isfinite(found.high) else "never"
+    high = f"{found.high:.3g}" if math.isfinite(found.high) else "no bound"
     return f"{found.value:.3g} ({found.low:.3g} to {high})"
 
 
@@ -133,10 +131,13 @@ def _compared(compared: Sequence[Comparison]) -> list[str]:
 
 
 def _compared_one(one: Comparison) -> str:
+    unit, twin = "FLOPs", f"the best twin of {one.amount:.3g} FLOPs"
     if one.at == "tokens":
-        twin = f"a twin of {one.parameters:,.0f} parameters, both after {one.amount:,.0f} tokens"
-        return f"for the loss of {twin}, {shown(one.factor)} times the parameters"
-    return f"for the loss of the best twin of {one.amount:.3g} FLOPs, {shown(one.factor)} times the FLOPs"
+        unit, twin = "parameters", f"a twin of {one.parameters:,.0f} parameters, both after {one.amount:,.0f} tokens"
+    if not math.isfinite(one.factor.value):
+        return f"by its law no number of {unit} is enough for the loss of {twin}"
+    beyond = ", extrapolated beyond the ladder" if one.extrapolated else ""
+    return f"for the loss of {twin}, {shown(one.factor)} times the {unit}{beyond}"
 
 
 def _rung(result: Any) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sfumato.config import Recipe
 from sfumato.scale.isoflop import Valleys, valleys
-from sfumato.scale.ladder import Rung, Shape, shapes
+from sfumato.scale.ladder import KINDS, Rung, Shape, shapes
 from sfumato.scale.law import DRAWS, Fit, Interval, Law, LawError, Point, fit, interval
 from sfumato.scale.trials import Outcome
 
@@ -68,14 +68,14 @@ class Kind:
 
 
 def study(results: Sequence[Result], *, draws: int = DRAWS, seed: int = 0) -> dict[str, Kind]:
-    """Everything by kind, in the order of the first of each.
+    """Everything by kind, in the order of `KINDS`.
 
     Args:
         results: of the trainings that are done.
         draws: of each bootstrap.
         seed: of each bootstrap.
     """
-    kinds = dict.fromkeys(result.rung.kind for result in results)
+    kinds = [kind for kind in KINDS if any(result.rung.kind == kind for result in results)]
     return {kind: _kind(kind, [r for r in results if r.rung.kind == kind], draws, seed) for kind in kinds}
 
 
@@ -138,6 +138,8 @@ class Comparison:
     """Of the twin, where tokens are equal; else 0."""
     factor: Interval
     """How many times the twin's parameters (equal tokens) or FLOPs; infinite = its law never gets there."""
+    extrapolated: bool
+    """Whether that is more than the largest training of the kind had."""
 
 
 def comparisons(kinds: Mapping[str, Kind], frontiers: Mapping[str, Frontier]) -> list[Comparison]:
@@ -154,8 +156,11 @@ def comparisons(kinds: Mapping[str, Kind], frontiers: Mapping[str, Frontier]) ->
         pairs = [(kind.fit.law, twin.fit.law), *zip(kind.fit.draws, twin.fit.draws, strict=True)]
         sizes = [_size_factor(own, other, parameters, tokens) for own, other in pairs]
         costs = [frontiers[name].budget(own, frontiers["ar"].loss(other, budget)) / budget for own, other in pairs]
-        found.append(Comparison(name, "tokens", tokens, parameters, _ordered(sizes)))
-        found.append(Comparison(name, "flops", budget, 0.0, _ordered(costs)))
+        most = {of: max(getattr(r.rung, of) for r in kind.results) for of in ("parameters", "flops")}
+        far = sizes[0] * parameters > most["parameters"]
+        found.append(Comparison(name, "tokens", tokens, parameters, _ordered(sizes), far))
+        far = costs[0] * budget > most["flops"]
+        found.append(Comparison(name, "flops", budget, 0.0, _ordered(costs), far))
     return found
 
 

@@ -7,7 +7,6 @@ STUDY/tokenizer.json            trained once, for all
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import shutil
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sfumato.config import ConfigError, Recipe, from_mapping, to_toml
+from sfumato.config import ConfigError, Recipe, from_mapping, load_recipe
 from sfumato.data.batches import held_out_rows
 from sfumato.data.cache import Corpus
 from sfumato.evaluate.likelihood import likelihood
@@ -27,7 +26,7 @@ from sfumato.sample.language_model import LanguageModel
 from sfumato.store.files import Locked, locked, write_file
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.loop import Watcher, train
-from sfumato.train.run import FREE, open_tokenizer
+from sfumato.train.run import first_difference, open_tokenizer
 
 ROWS, SAMPLES = 256, 4  # of held-out text, and noisings of each: the same for all trials
 
@@ -41,7 +40,7 @@ class Outcome:
     bits_per_byte: float
     stderr: float
     """Standard error of nats_per_token: from the choice of the text, which all trials share, and from the noise."""
-    kind: str
+    likelihood: str
     """exact or bound."""
     seconds: float
     """Of training and evaluation, those before an interruption left out."""
@@ -100,17 +99,23 @@ def outcome_of(trial: Trial, folder: Path) -> Outcome | None:
     Raises:
         ConfigError: the folder holds another study's.
     """
-    path = folder / "trials" / trial.name / "trial.json"
+    place = folder / "trials" / trial.name
+    path = place / "trial.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        made, outcome = content["recipe"], content["outcome"]
+        outcome = from_mapping(Outcome, json.loads(path.read_text(encoding="utf-8")), str(path))
+        made = load_recipe(place / "run" / "config.toml")
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except json.JSONDecodeError:
         raise ConfigError(f"{path}: cannot be read; delete it to train this one again") from None
-    if made != digest(trial.recipe):
-        raise ConfigError(f"{path}: made by another recipe; use the same one, or another --out for a new study")
-    return from_mapping(Outcome, outcome, str(path))
+    tokenizer = dataclasses.replace(trial.recipe.tokenizer, path=made.tokenizer.path)  # a study may move
+    changed = first_difference(made, dataclasses.replace(trial.recipe, tokenizer=tokenizer))
+    if changed:
+        name, old, new = changed
+        raise ConfigError(
+            f"{place}: made with {name} = {old!r}, now it is {new!r}; use the same settings, or another --out"
+        )
+    return outcome
 
 
 def run_trials(trials: Iterable[Trial], folder: Path, told: Told | None = None) -> int:
@@ -152,8 +157,7 @@ def _run(trial: Trial, place: Path, told: Told | None) -> int:
     outcome = dataclasses.replace(
         measured.outcome(), seconds=round(time.perf_counter() - start, 2), skipped=_skipped(place / "run")
     )
-    content = {"recipe": digest(trial.recipe), "outcome": asdict(outcome)}
-    write_file(place / "trial.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_file(place / "trial.json", json.dumps(asdict(outcome), indent=1, allow_nan=False) + "\n")
     shutil.rmtree(place / "run" / "checkpoints", ignore_errors=True)
     if told:
         told.ended(trial, outcome)
@@ -184,7 +188,7 @@ class _Measured:
             nats_per_token=found.nats_per_token,
             bits_per_byte=found.bits_per_byte,
             stderr=found.stderr,
-            kind=found.kind,
+            likelihood=found.kind,
             seconds=0.0,
             epochs=round(bundle.config.made["tokens"] / max(1, text), 3),
             skipped=0,
@@ -202,19 +206,3 @@ class _Measured:
 def _skipped(run: Path) -> int:
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return int(json.loads(lines[-1])["skipped"]) if lines else 0
-
-
-def digest(recipe: Recipe) -> str:
-    """Of all settings that change the result."""
-    train = dataclasses.asdict(recipe.train)
-    defaults = dataclasses.asdict(type(recipe.train)())
-    free = {name: defaults[name] for name in FREE & train.keys()}
-    text = to_toml(
-        dataclasses.replace(
-            recipe,
-            train=dataclasses.replace(recipe.train, **free),
-            data=dataclasses.replace(recipe.data, cache=""),
-            tokenizer=dataclasses.replace(recipe.tokenizer, path=""),
-        )
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -10,6 +10,9 @@ from sfumato.serve.memory import Memory, Texts
 class Peers(Protocol):
     """The other servers at this address, and what all of them share."""
 
+    name: str
+    """Of this server; empty = there are no others."""
+
     async def admit(self, owner: str) -> None:
         """Count a request.
 
@@ -37,7 +40,7 @@ class Alone:
 
     rate: RateLimit
     memory: Memory = field(default_factory=Memory)
-    name = ""
+    name: str = ""
 
     async def admit(self, owner: str) -> None:
         """Count a request."""

@@ -45,6 +45,8 @@ class Scene:
     label_x: str
     label_y: str
     series: Sequence[Series] = field(default_factory=tuple)
+    counts: bool = False
+    """Mark the horizontal axis with 10k, 20k, 50k, ... instead of powers of ten."""
 
 
 def plot_scenes(path: Path, title: str, scenes: Sequence[Scene], *, share_y: bool = False) -> None:
@@ -74,7 +76,8 @@ def _draw(axes: "Axes", scene: Scene) -> None:
             axes.fill_between(series.band.x, series.band.low, series.band.high, color=tone, alpha=0.15, linewidth=0)
         if series.line:
             axes.plot(series.line.x, series.line.y, color=tone, linewidth=1.4)
-        for curve, filled, name in ((series.measured, True, series.name), (series.unseen, False, "")):
+        named = "" if series.measured.x else series.name
+        for curve, filled, name in ((series.measured, True, series.name), (series.unseen, False, named)):
             if curve and curve.x:
                 axes.errorbar(
                     curve.x,
@@ -92,6 +95,12 @@ def _draw(axes: "Axes", scene: Scene) -> None:
         if series.best:
             axes.plot(*series.best, marker="*", markersize=12, color=tone, markeredgecolor="black", markeredgewidth=0.5)
     axes.set_xscale("log")
+    if scene.counts:
+        from matplotlib.ticker import EngFormatter, LogLocator
+
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.minorticks_off()
     axes.set_title(scene.title, fontsize=10)
     axes.set_xlabel(scene.label_x)
     axes.set_ylabel(scene.label_y)

@@ -14,7 +14,7 @@ import re
 import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -166,13 +166,14 @@ class Processes:
 
         gathered = precision if precision != torch.float32 else None
         policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        rest = replace(policy, param_dtype=None)  # what enters and leaves the layers is as exact as in one process
         mesh = self.mesh["shard"] if self.shard == self.count else self.mesh
         for layers in [part for part in network.modules() if isinstance(part, nn.ModuleList)]:
             for layer in layers:
                 if compiled:
                     layer.compile(dynamic=False)
                 fully_shard(layer, mesh=mesh, mp_policy=policy)
-        fully_shard(network, mesh=mesh, mp_policy=policy)
+        fully_shard(network, mesh=mesh, mp_policy=rest)
         # A view of a result may be lost to the backward pass if somebody changes it in place; nobody here does.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
         for name in ("embed", "encode", "readout"):  # what is called in place of `forward`

@@ -60,12 +60,11 @@ def open_run(recipe: Recipe, out: Path) -> Recipe:
     config = out / "config.toml"
     if config.exists():
         made = load_recipe(config)
-        wanted = _resolved(recipe, made.train.device, made.train.dtype)
-        changed = [found for found in _differences(made, wanted) if found[0].removeprefix("train.") not in FREE]
-        if not changed:
-            return wanted
+        changed = first_difference(made, recipe)
+        if changed is None:
+            return _resolved(recipe, made.train.device, made.train.dtype)
         if any((out / "checkpoints").glob("step-*")):
-            name, old, new = changed[0]
+            name, old, new = changed
             raise RunError(
                 f"{config}: this run was started with {name} = {old!r}, now it is {new!r}; "
                 "use the same settings to continue it, or another --out to start a new run"
@@ -78,6 +77,13 @@ def open_run(recipe: Recipe, out: Path) -> Recipe:
     out.mkdir(parents=True, exist_ok=True)
     write_text(config, to_toml(recipe))
     return recipe
+
+
+def first_difference(made: Recipe, recipe: Recipe) -> tuple[str, Any, Any] | None:
+    """The first setting that changes the result and differs: its name, and what it is in each; `auto` fits anything."""
+    wanted = _resolved(recipe, made.train.device, made.train.dtype)
+    changed = (found for found in _differences(made, wanted) if found[0].removeprefix("train.") not in FREE)
+    return next(changed, None)
 
 
 def _resolved(recipe: Recipe, device: str, dtype: str) -> Recipe:

@@ -17,7 +17,7 @@ BESIDES = 64
 
 def application(plan: Plan) -> serve.Application:
     """The plan as an application, whose ingress is the gateway."""
-    gateway = serve.deployment(
+    gateway: Any = serve.deployment(
         serve.ingress(asgi)(Gateway),
         name="gateway",
         num_replicas=1,
@@ -39,10 +39,11 @@ def _replicas(plan: Plan, group: Group) -> serve.Application:
             min_replicas=group.scale.least, max_replicas=group.scale.most, target_ongoing_requests=writing
         )
         options = {"autoscaling_config": scaling}
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         Replica,
         name=group.name,
         max_ongoing_requests=writing + plan.queue + BESIDES,
+        max_queued_requests=(writing + plan.queue) * group.scale.most,
         ray_actor_options={"num_cpus": plan.cpus, "num_gpus": plan.gpus},
         graceful_shutdown_timeout_s=plan.options.grace,
         graceful_shutdown_wait_loop_s=0.5,

@@ -24,6 +24,8 @@ from sfumato.serve.replicas.together import Together, shared_actor
 
 TRIES = 4
 """Replicas that a request is given to, one after the other, while nothing of an answer was sent."""
+ARRIVE_SECONDS = 60.0
+"""Longest that a request waits for a replica that takes it."""
 PAUSE = 0.25  # seconds, until the next try
 AGAIN = ("worker_lost", "shutting_down")  # errors after which another replica may do better
 SCOPE = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "headers", "client", "server")
@@ -176,12 +178,17 @@ async def _asked(
     """What a replica answers; closing it tells the replica that nobody reads any more.
 
     Raises:
-        Lost: it died, or was not to be had.
+        Lost: it died.
+        ApiError: 503, none was to be had.
     """
-    answers = handle.remote(scope, body)
+    answers: Any = handle.remote(scope, body)  # a generator, as the handle was made
     try:
+        async with asyncio.timeout(ARRIVE_SECONDS):
+            await anext(answers)
         async for messages in answers:
             yield messages
+    except TimeoutError:
+        raise ApiError(503, "no replica is ready", code="not_ready", retry_after=10) from None
     except BackPressureError:
         raise ApiError(503, "too many requests wait", code="busy", retry_after=RETRY_SECONDS) from None
     except TaskCancelledError:
@@ -211,7 +218,8 @@ async def _ask_gateway(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":  # it needs no notice of the beginning and the end
         return
     try:
-        await serve.get_replica_context().servable_object.serve(scope, receive, send)
+        gateway: Any = serve.get_replica_context().servable_object
+        await gateway.serve(scope, receive, send)
     except ApiError as error:
         await error.response()(scope, receive, send)
     except (ConnectionResetError, asyncio.CancelledError):

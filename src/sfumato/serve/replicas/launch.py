@@ -2,34 +2,18 @@
 
 import logging
 import os
-import secrets
-import shutil
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO
+
+from sfumato.cluster import connected
 
 if TYPE_CHECKING:
     from sfumato.serve.replicas.plan import Plan
 
 NAME = "sfumato"
-OBJECT_STORE = 100 << 20  # bytes; messages are small
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_COLOR_PREFIX": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_enable_metrics_collection": "0",
-    "RAY_worker_niceness": "0",
-}
-"""For Ray, before it is imported: no statistics to its makers, plain lines in the log, and no lower priority."""
-STAMP = "driver.pid"
-
-log = logging.getLogger("sfumato.serve")
 
 
 def run(plan: "Plan", host: str, port: int, address: str, out: TextIO) -> None:
@@ -46,88 +30,18 @@ def run(plan: "Plan", host: str, port: int, address: str, out: TextIO) -> None:
         ValueError: it cannot start; one line.
     """
     port = _free(host, port) if not address else port or 8000
-    with _ray(address, plan):
+    cores = max(os.cpu_count() or 1, int(plan.most * plan.cpus + 1))  # of our own Ray, where nobody else is placed
+    with connected("--replicas", address, cores, log=True):
         stopping = _signals()
-        _deploy(plan, host, port)
         try:
+            _deploy(plan, host, port)
             shown = f"[{host}]" if ":" in host else host
             names = ", ".join(name for group in plan.groups for name in group.models)
             print(f"serving {names} at http://{shown}:{port}", file=out, flush=True)
             stopping.wait()
             _drain(plan, stopping)
         finally:
-            _remove()
-
-
-@contextmanager
-def _ray(address: str, plan: "Plan") -> Iterator[None]:
-    """A connection to Ray; without an address, to one that ends with the block and leaves no files."""
-    private = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # who else is on this machine
-    for name, value in (ENVIRONMENT | ({} if address else private)).items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    common: dict[str, Any] = {"logging_level": logging.ERROR, "configure_logging": True}
-    if address:
-        try:
-            ray.init(address=address, **common)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise ValueError(f"--ray-address {address}: {_line(error)}; has it tokens? RAY_AUTH_MODE=token") from None
-        try:
-            yield
-        finally:
-            ray.shutdown()
-        return
-    with _folder() as folder:
-        cores = max(os.cpu_count() or 1, int(plan.most * plan.cpus + 1))  # here nobody but us is to be placed
-        try:
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE,
-                _temp_dir=folder,
-                **common,
-            )
-        except Exception as error:  # Ray has none of its own for this
-            raise ValueError(f"cannot start Ray here ({_line(error)}); without --replicas it is not needed") from None
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-@contextmanager
-def _folder() -> Iterator[str]:
-    """A folder for Ray's sockets and logs, deleted at the end; those of servers that were killed are deleted now."""
-    base = Path(tempfile.gettempdir())
-    if len(str(base)) > 20:  # the names of sockets must not be longer than 107 bytes, and Ray's take most of that
-        base = Path("/tmp")
-    for left in base.glob(f"{NAME}-ray-*"):
-        with suppress(OSError, ValueError):
-            if left.stat().st_uid == os.getuid() and not _alive(int((left / STAMP).read_text())):
-                shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{NAME}-ray-", dir=base))
-    (folder / STAMP).write_text(str(os.getpid()))
-    try:
-        yield str(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+            _remove(plan)
 
 
 def _free(host: str, port: int) -> int:
@@ -172,7 +86,7 @@ def _deploy(plan: "Plan", host: str, port: int) -> None:
     try:
         serve.run(application(plan), name=NAME, route_prefix="/", logging_config=quiet)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"the replicas cannot start: {_line(error)}") from None
+        raise ValueError(f"the replicas cannot start: {' '.join(str(error).split())[:300]}") from None
 
 
 def _drain(plan: "Plan", stopping: threading.Event) -> None:
@@ -194,7 +108,7 @@ def _drain(plan: "Plan", stopping: threading.Event) -> None:
         pass
 
 
-def _remove() -> None:
+def _remove(plan: "Plan") -> None:
     """Take the application from Ray, and Serve if nothing else is on it."""
     import ray
     from ray import serve
@@ -206,4 +120,4 @@ def _remove() -> None:
         serve.delete(NAME)
         if not serve.status().applications:
             serve.shutdown()
-        ray.kill(shared_actor(NAME, 0))
+        ray.kill(shared_actor(NAME, plan.options.rate))

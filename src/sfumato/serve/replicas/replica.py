@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -39,6 +38,7 @@ class Replica:
         Raises:
             ValueError, OSError: one of them cannot be used.
         """
+        self.tasks: list[asyncio.Task] = []
         logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
         logging.getLogger("sfumato.serve").setLevel(logging.INFO if plan.options.log_prompts else logging.WARNING)
         vars(sys.modules["__main__"]).pop("__file__", None)  # Ray's own, which workers would read at their start
@@ -55,9 +55,8 @@ class Replica:
         store = FeedbackStore(plan.feedback_url) if plan.feedback_url else None
         self.app = create_app(workers, plan.options, store, followers=followers, peers=peers, manage=False)
         self.service = self.app.state.service
-        self.tasks = [asyncio.create_task(peers.listen(self._told))]
         await workers.start()
-        self.tasks.append(asyncio.create_task(follow_all(followers, workers)))
+        self.tasks = [asyncio.create_task(work) for work in (peers.listen(self._told), follow_all(followers, workers))]
         self.ready_at = time.monotonic()
 
     async def check_health(self) -> None:
@@ -71,8 +70,9 @@ class Replica:
     async def answer(self, scope: Mapping[str, Any], body: bytes) -> AsyncGenerator[list[Message], None]:
         """What the application answers to a request, as messages of ASGI, those together that were there together.
 
-        Closing it is how a client leaves.
+        The first ones are none: they say that the request has arrived. Closing it is how a client leaves.
         """
+        yield []
         if scope["method"] == "POST":
             await self._able()
         gone, told, outbox = asyncio.Event(), False, asyncio.Queue[Message | None]()
@@ -114,13 +114,12 @@ class Replica:
             await asyncio.sleep(0.1)
 
     async def _told(self, question: str, *words: str) -> Any:
-        """What others ask, and what only a replica knows."""
-        if question == "process":
-            return os.getpid()
         return await facts.told(self.service, question, *words)
 
     async def __del__(self) -> None:
         """End; nothing runs any more."""
+        if not self.tasks:  # it did not even begin
+            return
         self.service.draining = True
         for task in self.tasks:
             task.cancel()

@@ -21,7 +21,7 @@ log = logging.getLogger("sfumato.serve")
 
 def shared_actor(application: str, rate: int) -> Any:
     """The actor of an application, which is made where there is none. It outlives whoever made it."""
-    options: dict[str, Any] = {"name": f"shared-{application}", "namespace": NAMESPACE, "lifetime": "detached"}
+    options: dict[str, Any] = {"name": f"shared-{application}-{rate}", "namespace": NAMESPACE, "lifetime": "detached"}
     options |= {"get_if_exists": True, "max_restarts": -1, "max_task_retries": 0, "num_cpus": 0}
     return ray.remote(Shared).options(**options, max_concurrency=10_000).remote(rate)
 
