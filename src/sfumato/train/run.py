@@ -22,7 +22,7 @@ from sfumato.model.device import resolve_device, resolve_dtype
 from sfumato.text.interface import AnyTokenizer
 from sfumato.text.tokenizer import Tokenizer, read_tokenizer
 from sfumato.train.journal import Journal
-from sfumato.train.retry import Say
+from sfumato.train.retry import Say, retried, saying
 
 # Settings that change nothing about the result while all goes well, so a continued run may change them.
 FREE = frozenset(
@@ -163,7 +163,7 @@ class Metrics:
                     continue
                 if isinstance(record, dict) and record.get("step", step + 1) <= step:
                     kept.append(line)
-        write_text(path, "".join(line + "\n" for line in kept))
+        retried(lambda: write_text(path, "".join(line + "\n" for line in kept)), saying(say))
 
     def write(self, **record: Any) -> None:
         """Append one record, as soon as the disk takes it; what is not finite becomes null."""
