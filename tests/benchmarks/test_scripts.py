@@ -20,9 +20,10 @@ CACHES = ("no cache", "prefix cache", "dual cache")
 SMALL = "--threads 1 --width 16 --layers 1 --heads 2 --mlp-width 32"
 
 
-def run(script: str, words: str, json_file: Path, size: str = SMALL) -> dict[str, Any]:
+def run(script: str, words: str | list[str], json_file: Path, size: str = SMALL) -> dict[str, Any]:
+    words = words.split() if isinstance(words, str) else words
     done = subprocess.run(
-        [sys.executable, FOLDER / script, *f"{size} {words}".split(), "--json", json_file],
+        [sys.executable, FOLDER / script, *size.split(), *words, "--json", json_file],
         capture_output=True,
         text=True,
         timeout=240,
@@ -361,9 +362,10 @@ def test_what_public_models_leave_to_their_heirs(tmp_path: Path):
 
 @pytest.mark.slow
 def test_memory_needs_what_the_formulas_say_and_less_with_less(tmp_path: Path):
-    words = "--threads 1 --vocab 2048 --width 256 --layers 6 --heads 4 --mlp-width 704 --only 8-bit,"
-    found = run("memory.py", words, tmp_path / "found.json", size="--dtype float32")
-    assert [row["name"] for row in found["runs"]] == [name for name in WAYS if "8-bit," in name]
+    words = ["--only", "AdamW 8-bit,"]
+    size = "--dtype float32 --threads 1 --vocab 2048 --width 256 --layers 6 --heads 4 --mlp-width 704"
+    found = run("memory.py", words, tmp_path / "found.json", size)
+    assert [row["name"] for row in found["runs"]] == [name for name in WAYS if "AdamW 8-bit," in name]
     for row in found["runs"]:  # so small a network is hardly more than what the interpreter happens to do
         assert 0.3 < row["ratio"] < 3
     assert [len(row["models"]) for row in found["fits"]] == [4] * len(WAYS)
