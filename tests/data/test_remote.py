@@ -113,7 +113,7 @@ class Shaky(fsspec.get_filesystem_class("file")):
     def _open(self, path: str, mode: str = "rb", block_size: Any = None, **options: Any) -> Any:
         Shaky.opened += 1
         handle = super()._open(path, mode, block_size, **options)
-        good, read = [3], handle.f.read
+        good, read = [3 * Shaky.opened], handle.f.read
 
         class Broken:
             tell, seek, close = handle.tell, handle.seek, handle.close
@@ -154,3 +154,23 @@ def test_no_patience_helps_against_a_refusal(shaky: type[Shaky], tmp_path: Path)
     with pytest.raises(DataError, match=r"a.txt: access denied \(forbidden\); check the credentials"):
         read(f"shaky://{tmp_path}/a.txt")
     assert shaky.listings == 1
+
+
+class Forward(Shaky):
+    """A server that gives files from their beginning alone."""
+
+    protocol = "forward"
+
+    def info(self, path: str, **options: Any) -> Any:
+        return super().info(path, **options) | {"partial": False}
+
+    def _open(self, path: str, mode: str = "rb", block_size: Any = None, **options: Any) -> Any:
+        handle = super()._open(path, mode, block_size, **options)
+        del type(handle).seek, type(handle).tell
+        return handle
+
+
+def test_what_cannot_seek_is_read_from_its_beginning_again(shaky: type[Shaky], tmp_path: Path):
+    fsspec.register_implementation("forward", Forward, clobber=True)
+    (tmp_path / "a.jsonl").write_bytes(lines(*map(str, range(400))))
+    assert read(f"forward://{tmp_path}/a.jsonl") == [str(n) for n in range(400)]
