@@ -12,6 +12,7 @@ import pytest
 from sfumato.config import DataConfig, Source
 from sfumato.data import remote
 from sfumato.data.cache import open_corpora
+from sfumato.data.files import File
 from sfumato.data.sources import DataError, Report, content_key, documents
 from sfumato.text.tokenizer import Tokenizer
 
@@ -174,3 +175,10 @@ def test_what_cannot_seek_is_read_from_its_beginning_again(shaky: type[Shaky], t
     fsspec.register_implementation("forward", Forward, clobber=True)
     (tmp_path / "a.jsonl").write_bytes(lines(*map(str, range(400))))
     assert read(f"forward://{tmp_path}/a.jsonl") == [str(n) for n in range(400)]
+
+
+def test_a_signature_in_a_url_is_no_part_of_the_name():
+    url = "https://host/texts/a.jsonl.gz?signature=secret"
+    assert (File(url, "", 1).format, File(url, "", 1).compression) == (".jsonl", ".gz")
+    assert remote.without_query(url) == "https://host/texts/a.jsonl.gz"
+    assert remote.without_query("texts/what?.txt") == "texts/what?.txt"

@@ -35,6 +35,11 @@ def is_url(name: str) -> bool:
     return "://" in name
 
 
+def without_query(name: str) -> str:
+    """A path, or a URL without what stands behind ?, which may be a signature that nobody else should see."""
+    return name.partition("?")[0] if name.startswith("http") else name
+
+
 def listed(url: str) -> list[Found]:
     """The file itself, or all files in a folder or of a pattern, sorted by name; empty ones too.
 
@@ -44,7 +49,7 @@ def listed(url: str) -> list[Found]:
     system, path = _system(url)
     system.invalidate_cache()  # of earlier listings: what changed since is to be seen
     base = path.rstrip("/")
-    if any(sign in path for sign in "*?["):
+    if not url.startswith("http") and any(sign in path for sign in "*?["):  # whose ? begins a query
         found = _told(url, lambda: system.glob(path, detail=True))
         base = base[: min(base.index(sign) for sign in "*?[" if sign in base)].rpartition("/")[0]
     else:
