@@ -9,7 +9,7 @@ from sfumato.data.document import DataError
 
 T = TypeVar("T")
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt
-BLOCK = 1 << 22  # bytes fetched at once; many files are open at the same time
+BLOCK = 1 << 20  # bytes fetched at once; many files are open at the same time
 # What names the content of a file without reading it, best first; stores call it differently.
 _MARKS = (
     *("ETag", "etag", "md5Hash", "content_md5", "sha256", "blob_id"),
