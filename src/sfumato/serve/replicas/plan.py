@@ -58,6 +58,7 @@ class Plan:
     cpus: float = 1.0
     """Cores that a replica needs, for Ray to place it."""
     gpus: float = 0.0
+    gateways: int = 1
 
     @property
     def most(self) -> int:
