@@ -14,6 +14,7 @@ from sfumato.config import ConfigError
 INSTALL = "pip install 'sfumato[cluster]'"
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_DEDUP_LOGS": "0",
     "RAY_COLOR_PREFIX": "0",
