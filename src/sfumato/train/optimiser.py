@@ -142,7 +142,7 @@ def _transferred(denoiser: Network, config: TrainConfig) -> tuple[float, float]:
     """What AdamW's rate is multiplied with for hidden matrices and for tables, so that width changes no step's effect.
 
     AdamW moves every number of a matrix by about its rate, and a wider matrix adds up more of them: Theta(width). The
-    numbers of a table are small, 1 / sqrt(width), and what is read there is multiplied by sqrt(width): Theta(sqrt(width)).
+    numbers of a table are small, 1 / sqrt(width), and what is read there is multiplied by the root: Theta(sqrt(width)).
     Muon's update has the same norm at every width, and gains do the same everywhere.
 
     Source: Yang et al. 2022 (muP, 2203.03466, table 3) for the matrices; ours for tables of this scale.
