@@ -26,7 +26,7 @@ demo: $(VENV)/.installed
 	$(BIN)/sfumato generate "Once upon a time there was a" --max-tokens 96 --seed 1
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

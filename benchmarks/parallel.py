@@ -78,7 +78,8 @@ def main() -> int:
         for way in every:
             runs[way].append(started(way))
             print(f"round {number + 1}: {way.name}", file=sys.stderr, flush=True)
-    rows = [row(way, runs, args) for way in every]
+    kinds = (device.type, str(dtype).removeprefix("torch."))
+    rows = [row(way, runs, args, *kinds) for way in every]
     show(rows)
     notes = [
         f"{args.optimizer}, rows of {args.context} tokens, {args.batch} x {args.accumulate} of one process alone",
@@ -160,15 +161,16 @@ def worker(args: argparse.Namespace, way: Way) -> int:
     return 0
 
 
-def row(way: Way, runs: dict[Way, list[dict[str, Any]]], args: argparse.Namespace) -> dict[str, Any]:
+def row(
+    way: Way, runs: dict[Way, list[dict[str, Any]]], args: argparse.Namespace, device: str, dtype: str
+) -> dict[str, Any]:
     """What is said of a way, beside one process alone."""
     mine, alone = runs[way], runs[Way(way.scaling, 1, 1)]
     rates, single = ([one["tokens"] / one["seconds"] for one in found] for found in (mine, alone))
     efficiency = [rate / (way.processes * base) for rate, base in zip(rates, single, strict=True)]
-    dtype = "bfloat16" if args.dtype == "bfloat16" else "float32"
-    recipe = recipe_of(args, way, "cpu", dtype)
-    share = Share.of(recipe.train, way.processes)
-    theory = sum(sent(weights(recipe.model, recipe.train, dtype), share, "gloo").values())
+    recipe = recipe_of(args, way, device, dtype)
+    share, backend = Share.of(recipe.train, way.processes), "nccl" if device == "cuda" else "gloo"
+    theory = sum(sent(weights(recipe.model, recipe.train, dtype), share, backend).values())
     counted = [one for one in mine[0]["sent"] if one is not None]
     close = abs(mine[0]["losses"][-1] / alone[0]["losses"][-1] - 1) < CLOSE
     return {

@@ -26,14 +26,16 @@ from sfumato.show.plots import Curve
 from sfumato.show.scaling import Scene, Series, plot_scenes
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "scale.toml"
-RATES = (5e-3, 1e-2, 2e-2, 4e-2, 8e-2)
+RATES = (1e-2, 2e-2, 4e-2, 8e-2, 1.6e-1)
+SMALL = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 SWEEPS: dict[str, dict[str, tuple[str, Mapping[str, Any], Sequence[float]]]] = {
     "muon": {
         "Muon's rate (matrices)": ("matrix_lr", {}, RATES),
         "AdamW's rate (the rest)": ("lr", {}, RATES),
     },
     "adamw": {
-        "AdamW's rate": ("lr", {"optimizer": "adamw"}, (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)),
+        "AdamW's rate": ("lr", {"optimizer": "adamw"}, SMALL),
+        "AdamW's rate, transfer_width = 32": ("lr", {"optimizer": "adamw", "transfer_width": 32}, SMALL),
     },
 }
 

@@ -14,6 +14,7 @@ from sfumato.config import ConfigError
 INSTALL = "pip install 'sfumato[cluster]'"
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_DEDUP_LOGS": "0",
     "RAY_COLOR_PREFIX": "0",
@@ -67,7 +68,8 @@ def connected(what: str, address: str = "", cpus: int | None = None, *, log: boo
         return
     if address:
         try:
-            ray.init(address, **common)
+            with _unheard():
+                ray.init(address, **common)
         except Exception as error:  # of many kinds, some of them nothing but Exception
             raise ConfigError(f"{what}: no Ray cluster at {address} ({_short(error)})") from None
         try:
@@ -87,12 +89,26 @@ def _start(ray: Any, what: str, **settings: Any) -> None:
     """Start a cluster of this machine."""
     for left in reversed(range(ATTEMPTS)):
         try:
-            ray.init("local", include_dashboard=False, **settings)
+            with _unheard():
+                ray.init("local", include_dashboard=False, **settings)
             return
         except Exception as error:
             ray.shutdown()
             if not left:
                 raise ConfigError(f"{what}: cannot start Ray here ({_short(error)})") from None
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Nothing reaches standard error, where Ray's C++ says how much it is going to say; what fails is raised anyway."""
+    heard = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(heard, 2)
+        os.close(heard)
 
 
 def _short(error: Exception) -> str:

@@ -20,6 +20,11 @@ from sfumato.bulk.run import run
 from sfumato.cli import main
 from sfumato.text.tokenizer import Tokenizer
 
+# Of Ray's own code: settings that it sets itself, and processes that it leaves to the system.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
@@ -58,7 +63,14 @@ def wait_for(log: Path, count: int) -> None:
         time.sleep(0.01)
 
 
-def test_actors_write_what_one_process_writes(ray, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def wait_until_gone(processes: set[int]) -> None:
+    until = time.monotonic() + 60
+    while left := [process for process in processes if Path(f"/proc/{process}/cmdline").is_file()]:
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
+
+
+def test_actors_write_what_one_process_writes(ray, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     lines = [{"prompt": f"cat {i}", "max_tokens": 4 + i % 9, "id": i} for i in range(40)]
     lines[7] = {"prompt": "a cat " * 100}
     source, one, many = tmp_path / "in.jsonl", tmp_path / "one.jsonl", tmp_path / "many.jsonl"
@@ -66,19 +78,20 @@ def test_actors_write_what_one_process_writes(ray, model: Path, tmp_path: Path, 
     words = ["--model", str(model), "--device", "cpu", "--dtype", "float32", "--input", str(source)]
     generate = ["generate", *words, "--seed", "5", "--on-error", "skip", "--json"]
     assert main([*generate, "--output", str(one)]) == 0
-    alone = json.loads(capsys.readouterr().out)
+    alone = json.loads(capfd.readouterr().out)
     assert main([*generate, "--output", str(many), "--replicas", "2", "--shard-rows", "6"]) == 0
-    found, noise = capsys.readouterr()
-    assert many.read_bytes() == one.read_bytes() and noise.replace("\n", "") == ""
+    found, noise = capfd.readouterr()
+    assert many.read_bytes() == one.read_bytes()
+    assert [line for line in noise.splitlines() if not line.startswith("writing ")] == []  # our progress alone
     same = ("lines", "resumed", "errors", "tokens", "nfe")
     assert {name: json.loads(found)[name] for name in same} == {name: alone[name] for name in same}
     assert alone["errors"] == 1 and "error" in json.loads(many.read_text().splitlines()[7])
 
     scored, measure = tmp_path / "scored", ["likelihood", *words, "--field", "prompt", "--samples", "3", "--json"]
     assert main([*measure, "--output", str(tmp_path / "one-scored.jsonl")]) == 0
-    expected = json.loads(capsys.readouterr().out)
+    expected = json.loads(capfd.readouterr().out)
     assert main([*measure, "--output", str(scored), "--replicas", "1", "--shard-rows", "13"]) == 0
-    mean = json.loads(capsys.readouterr().out)["nats_per_token"]
+    mean = json.loads(capfd.readouterr().out)["nats_per_token"]
     assert (
         mean["value"] == pytest.approx(expected["nats_per_token"]["value"], rel=1e-6)
         and len(list(scored.iterdir())) == 6
@@ -113,9 +126,7 @@ def test_a_killed_driver_is_gone_on_with(ray, source: Path, log: Path, tmp_path:
     assert not target.exists()
     done = run(kind(log), str(source), str(target), replicas=1)
     assert target.read_bytes() == EXPECTED and done["resumed"] >= 50 and len(worked_on(log)) <= ROWS + 1
-    for worker in workers(log):
-        with pytest.raises(ProcessLookupError):
-            os.kill(worker, 0)
+    wait_until_gone(workers(log))
 
 
 def test_what_goes_wrong_in_an_actor_is_one_line(ray, source: Path, log: Path, tmp_path: Path):

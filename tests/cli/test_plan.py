@@ -23,7 +23,7 @@ def test_json_holds_the_same_figures(capsys: Captured) -> None:
     assert found["needed"] == sum(found["memory"].values()) and found["fits"]
     assert found["tokens"] == 80 * found["parameters"] == 80 * 1_100_048_384
     assert found["device_hours"] == pytest.approx(found["seconds"] / 3600)
-    assert found["cluster"]["device"]["name"] == "h100" and found["writing"]
+    assert found["device"]["name"] == "h100" and found["writing"] and found["assumed"]["mfu"] == 0.4
 
 
 @pytest.mark.parametrize("kind", ["masked", "autoregressive", "uniform", "insertion", "gaussian"])

@@ -12,6 +12,7 @@ import pytest
 from sfumato.config import DataConfig, Source
 from sfumato.data import remote
 from sfumato.data.cache import open_corpora
+from sfumato.data.files import File
 from sfumato.data.sources import DataError, Report, content_key, documents
 from sfumato.text.tokenizer import Tokenizer
 
@@ -113,7 +114,7 @@ class Shaky(fsspec.get_filesystem_class("file")):
     def _open(self, path: str, mode: str = "rb", block_size: Any = None, **options: Any) -> Any:
         Shaky.opened += 1
         handle = super()._open(path, mode, block_size, **options)
-        good, read = [3], handle.f.read
+        good, read = [3 * Shaky.opened], handle.f.read
 
         class Broken:
             tell, seek, close = handle.tell, handle.seek, handle.close
@@ -154,3 +155,30 @@ def test_no_patience_helps_against_a_refusal(shaky: type[Shaky], tmp_path: Path)
     with pytest.raises(DataError, match=r"a.txt: access denied \(forbidden\); check the credentials"):
         read(f"shaky://{tmp_path}/a.txt")
     assert shaky.listings == 1
+
+
+class Forward(Shaky):
+    """A server that gives files from their beginning alone."""
+
+    protocol = "forward"
+
+    def info(self, path: str, **options: Any) -> Any:
+        return super().info(path, **options) | {"partial": False}
+
+    def _open(self, path: str, mode: str = "rb", block_size: Any = None, **options: Any) -> Any:
+        handle = super()._open(path, mode, block_size, **options)
+        del type(handle).seek, type(handle).tell
+        return handle
+
+
+def test_what_cannot_seek_is_read_from_its_beginning_again(shaky: type[Shaky], tmp_path: Path):
+    fsspec.register_implementation("forward", Forward, clobber=True)
+    (tmp_path / "a.jsonl").write_bytes(lines(*map(str, range(400))))
+    assert read(f"forward://{tmp_path}/a.jsonl") == [str(n) for n in range(400)]
+
+
+def test_a_signature_in_a_url_is_no_part_of_the_name():
+    url = "https://host/texts/a.jsonl.gz?signature=secret"
+    assert (File(url, "", 1).format, File(url, "", 1).compression) == (".jsonl", ".gz")
+    assert remote.without_query(url) == "https://host/texts/a.jsonl.gz"
+    assert remote.without_query("texts/what?.txt") == "texts/what?.txt"

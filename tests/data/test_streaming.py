@@ -191,6 +191,13 @@ def test_other_data_or_lanes_are_refused(data: DataConfig, make: Make, tmp_path:
         make(replace(data, sources=(data.sources[0], Source(str(tmp_path / "a.jsonl"))))).restore(state)
 
 
+def test_processes_that_read_other_data_are_told(data: DataConfig, make: Make, tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text(Path(data.sources[1].path).read_text() + '{"text": "more"}\n')
+    other = make(replace(data, sources=(data.sources[0], Source(str(tmp_path / "a.jsonl")))))
+    with pytest.raises(DataError, match="process 1 reads other data than process 0"):
+        make().merged([make().state(), other.state()])
+
+
 def test_what_goes_wrong_in_the_thread_is_raised_where_rows_are_asked_for(tmp_path: Path, make: Make):
     path = tmp_path / "a.txt"
     path.write_text("some text " * 1000)

@@ -1,6 +1,6 @@
 import torch
 
-from sfumato.doctor.speed import chosen_threads, product_rate, seconds
+from sfumato.doctor.speed import chosen_threads, rated, seconds
 
 
 def test_threads_that_are_much_slower_than_the_best_are_a_warning():
@@ -19,5 +19,8 @@ def test_the_first_call_of_a_measurement_does_not_count():
     assert len(calls) == 2
 
 
-def test_a_product_has_a_rate():
-    assert product_rate(torch.float32, torch.device("cpu"), 32) > 0
+def test_a_rate_stands_beside_what_the_card_is_sold_with():
+    assert rated("bfloat16", 8e13, None).found == "80.0 TFLOP/s"
+    good, bad = rated("bfloat16", 8e13, 1e14), rated("bfloat16", 2e13, 1e14)
+    assert good.verdict == "ok" and good.found == "80.0 TFLOP/s, 80% of the 100.0 TFLOP/s that are published"
+    assert bad.verdict == "warn" and "20%" in bad.found

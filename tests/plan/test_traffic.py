@@ -6,7 +6,7 @@ from sfumato.plan.cluster import Cluster, Share
 from sfumato.plan.traffic import Weights, seconds, sent
 from sfumato.train.devices import NVLINK4, Device
 
-WEIGHTS = Weights(1000, matrices=700, gathered=2)
+WEIGHTS = Weights(layers=800, others=200, matrices=700, precision=2)
 DEVICE = Device("some", "some", 1e15, 80e9, 3e12, NVLINK4)
 
 
@@ -24,8 +24,8 @@ def test_copies_send_their_gradients_once_a_step() -> None:
 
 def test_shards_send_in_every_forward() -> None:
     once = sent(WEIGHTS, Share(4, 4, 1, 1))
-    assert once["all-gather, forward"] == 3 / 4 * 1000 * 2
-    assert once["all-gather, backward"] == 3 / 4 * 1000 * 2
+    assert once["all-gather, forward"] == 3 / 4 * (800 * 2 + 200 * 4)
+    assert once["all-gather, backward"] == 3 / 4 * (800 * 2 + 200 * 4)
     assert once["reduce-scatter"] == 3 / 4 * 1000 * 4
     assert once["exchange"] == 2 * 3 / 4 * 700 * 2 / 4
     assert once["all-reduce"] == 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ranks import CONTEXT
 
 from sfumato.model.bundle import find_bundle
 from sfumato.serve.app import create_app
@@ -59,6 +60,14 @@ class Here:
         lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
         assert lines[-1] == "[DONE]"
         return [json.loads(line) for line in lines[:-1]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def soon() -> Iterator[None]:
+    """Workers are forked from a process that has loaded torch; the tests of whole servers spawn theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sfumato.serve.workers.START", CONTEXT.get_start_method())
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ def test_models_share_replicas_unless_they_have_their_own():
         Group("models", ("a", "c"), Scale(3, 3)),
         Group("model-b", ("b",), Scale(1, 8)),
     )
-    assert groups(["a=2"], ["a", "b"])[0] == Group("models", ("b",), Scale(1, 1))
+    assert groups(["a=2"], ["a", "b"]) == (Group("model-a", ("a",), Scale(2, 2)), Group("models", ("b",), Scale(1, 1)))
     assert [group.name for group in groups(["a=2"], ["a"])] == ["model-a"]
 
 

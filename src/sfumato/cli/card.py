@@ -110,7 +110,7 @@ def _sources(corpora: "list[Corpus]", recipe: Recipe, units: str) -> str:
     licences = {source.path: source.licence for source in recipe.data.sources}
     rows = [f"| source | {units} to train on | held out | tokens | licence | digest |", "|---|---|---|---|---|---|"]
     for corpus in corpora:
-        name = corpus.path if corpus.path.startswith("hf:") else Path(corpus.path).name
+        name = _named(corpus.path)
         skipped = f" ({corpus.report.skipped} broken lines left out)" if corpus.report.skipped else ""
         counts = f"{len(corpus.train):,}{skipped} | {len(corpus.held_out):,} | {len(corpus.tokens):,}"
         if not corpus.whole:
@@ -120,6 +120,13 @@ def _sources(corpora: "list[Corpus]", recipe: Recipe, units: str) -> str:
     return "\n".join(rows)
 
 
+def _named(path: str) -> str:
+    """What a card calls a source."""
+    from sfumato.data.remote import without_query
+
+    return path if path.startswith("hf:") else Path(without_query(path)).name
+
+
 def _learned_from(recipe: Recipe) -> str:
     """What a tuning method that has no corpora learned from."""
     if recipe.method == "reinforce" and recipe.reinforce.task:
@@ -127,8 +134,7 @@ def _learned_from(recipe: Recipe) -> str:
     units = {"preference": "pairs of answers", "reinforce": "prompts"}.get(recipe.method, "documents")
     rows = []
     for source in recipe.data.sources:
-        name = source.path if source.path.startswith("hf:") else Path(source.path).name
-        rows.append(f"- {name}: {units}, licence: {' '.join(source.licence.split()) or 'not stated'}")
+        rows.append(f"- {_named(source.path)}: {units}, licence: {' '.join(source.licence.split()) or 'not stated'}")
     return "\n".join(rows)
 
 

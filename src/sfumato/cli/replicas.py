@@ -84,6 +84,7 @@ def _plan(options: Options, *, machines: bool) -> "Plan":
         feedback_url=_feedback(options.feedback_url, machines=machines),
         cpus=cpus,
         gpus=options.replica_gpus,
+        gateways=2 if machines else 1,
     )
 
 

@@ -105,9 +105,8 @@ def run(words: list[str], out: TextIO) -> int:
         tokenizer = common_tokenizer(recipe, options.folder)
         rungs = _rungs(options, recipe, tokenizer.vocab_size)
         if not options.report:
-            trials = _trials(options, recipe, rungs)
-            watch = Watch(bar, options.folder, trials := part_of(trials, number, parts))
-            if stopped := run_trials(trials, options.folder, watch):
+            trials = part_of(_trials(options, recipe, rungs), number, parts)
+            if stopped := run_trials(trials, options.folder, Watch(bar, options.folder, trials)):
                 bar.say(f"stopped by {signal.Signals(stopped).name}, all saved in {options.folder}")
                 bar.say("run the same command again to continue")
                 return 128 + stopped
@@ -138,7 +137,6 @@ def _check_place() -> None:
             "sfumato scale: each training of a ladder is one process; start it without torchrun, once for each device: "
             "calls that share --out share the trainings"
         )
-
     missing = [name for name in ("matplotlib", "scipy") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"a scaling study needs {' and '.join(missing)}: pip install 'sfumato[scale]'")

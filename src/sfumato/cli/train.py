@@ -180,21 +180,25 @@ class Watch:
         names = {"nats_per_token": self.held_out.nats_per_token, "bits_per_byte": self.held_out.bits_per_byte}
         return {f"held_out_{name}": value for name, value in names.items()}
 
-    def sample(self, bundle: "Bundle", seed: int = 0) -> str:
+    def sample(self, bundle: "Bundle") -> str:
         """A continuation of `train.sample_prompt`, or an answer to it."""
+        return self.samples(bundle, 1)[0]
+
+    def samples(self, bundle: "Bundle", count: int) -> list[str]:
+        """Several of them, in one batch."""
         from sfumato.sample.language_model import LanguageModel
 
         model, prompt = LanguageModel(bundle), self.recipe.train.sample_prompt
         if model.chat_template is not None:
             asked = prompt or "Hello!"
-            answer = model.reply([{"role": "user", "content": asked}], seed=seed).completion
-            return f"user: {asked}\nassistant: {answer}"
+            answers = model.replies([[{"role": "user", "content": asked}]] * count, seed=0)
+            return [f"user: {asked}\nassistant: {answer.completion}" for answer in answers]
         if not (prompt or model.tokenizer.begin) and model.process.name == "autoregressive":
-            return "(no sample: left to right nothing predicts a first token; give train.sample_prompt)"
+            return ["(no sample: left to right nothing predicts a first token; give train.sample_prompt)"] * count
         room = bundle.config.model.context - len(model.tokenizer.begin) - len(model.tokenizer.encode(prompt))
         if room < 1:
-            return "(no sample: train.sample_prompt fills the context)"
-        return model.generate(prompt, max_tokens=min(96, room), seed=seed).text
+            return ["(no sample: train.sample_prompt fills the context)"] * count
+        return [one.text for one in model.generate([prompt] * count, max_tokens=min(96, room), seed=0)]
 
     def card(self, bundle: "Bundle", corpora: "list[Corpus]") -> str:
         """The model card."""
@@ -203,8 +207,7 @@ class Watch:
         self.chats = bundle.config.chat is not None
         if self.held_out_step != bundle.config.made["steps"]:  # this run was complete when it was started again
             self.evaluate(bundle, corpora)
-        samples = [self.sample(bundle, seed) for seed in range(3)]
-        return model_card(bundle, corpora, self.recipe, self.held_out, samples)
+        return model_card(bundle, corpora, self.recipe, self.held_out, self.samples(bundle, 3))
 
     def figure(self) -> str:
         """The held-out likelihood in words."""

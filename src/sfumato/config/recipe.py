@@ -186,6 +186,9 @@ class TrainConfig:
     optimizer_state: str = option("float32", "what the optimisers remember; 8bit is a quarter", ("float32", "8bit"))
     lr: float = option(2e-3, "peak learning rate of AdamW", at_least=0)
     matrix_lr: float = option(2e-2, "peak learning rate of Muon", at_least=0)
+    transfer_width: int = option(
+        0, "width at which train.lr was found: other widths scale it so that it fits; 0 = as it is", at_least=0
+    )
     weight_decay: float = option(0.0, "decoupled weight decay", at_least=0)
     warmup: int = option(100, "steps until the peak learning rate", at_least=0)
     decay: float = option(0.3, "fraction of the steps over which the rate falls to zero", at_least=0, at_most=1)

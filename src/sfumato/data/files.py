@@ -31,12 +31,12 @@ class File:
     @property
     def format(self) -> str:
         """The suffix that tells how to read it, once it is decompressed."""
-        return _format(PurePosixPath(self.name))
+        return _format(PurePosixPath(remote.without_query(self.name)))
 
     @property
     def compression(self) -> str:
         """Its last suffix where that is one of a compressed file, else ""."""
-        suffix = PurePosixPath(self.name).suffix
+        suffix = PurePosixPath(remote.without_query(self.name)).suffix
         return suffix if suffix in compressed.SUFFIXES else ""
 
     @contextmanager

@@ -9,9 +9,12 @@ from sfumato.data.document import DataError
 
 T = TypeVar("T")
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt
-BLOCK = 1 << 22  # bytes fetched at once; many files are open at the same time
+BLOCK = 1 << 20  # bytes fetched at once; many files are open at the same time
 # What names the content of a file without reading it, best first; stores call it differently.
-_MARKS = ("ETag", "etag", "md5Hash", "content_md5", "sha256", "blob_id", "LastModified", "mtime", "updated", "created")
+_MARKS = (
+    *("ETag", "etag", "md5Hash", "content_md5", "sha256", "blob_id"),
+    *("LastModified", "Last-Modified", "mtime", "updated", "created"),
+)
 _SETTLED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError)
 
 
@@ -22,7 +25,7 @@ class Found(NamedTuple):
     inside: str
     """Its path below what was asked for; "" for that itself."""
     size: int
-    """Bytes; -1 where the server does not say."""
+    """Bytes; -1 where the server does not say, or gives it from its beginning alone."""
     mark: str
     """Changes whenever the content does; "" where the server has nothing like it."""
 
@@ -30,6 +33,11 @@ class Found(NamedTuple):
 def is_url(name: str) -> bool:
     """Whether a source is named by a URL and not by a path."""
     return "://" in name
+
+
+def without_query(name: str) -> str:
+    """A path, or a URL without what stands behind ?, which may be a signature that nobody else should see."""
+    return name.partition("?")[0] if name.startswith("http") else name
 
 
 def listed(url: str) -> list[Found]:
@@ -41,7 +49,7 @@ def listed(url: str) -> list[Found]:
     system, path = _system(url)
     system.invalidate_cache()  # of earlier listings: what changed since is to be seen
     base = path.rstrip("/")
-    if any(sign in path for sign in "*?["):
+    if not url.startswith("http") and any(sign in path for sign in "*?["):  # whose ? begins a query
         found = _told(url, lambda: system.glob(path, detail=True))
         base = base[: min(base.index(sign) for sign in "*?[" if sign in base)].rpartition("/")[0]
     else:
@@ -63,7 +71,8 @@ def opened(url: str, size: int) -> io.BufferedReader:
         DataError: it cannot be read; one line.
     """
     system, path = _system(url)
-    return io.BufferedReader(_Steady(url, lambda: system.open(path, "rb", block_size=BLOCK), size), 1 << 17)
+    block = BLOCK if size >= 0 else 0  # which asks for all of it, as one stream
+    return io.BufferedReader(_Steady(url, lambda: system.open(path, "rb", block_size=block), size), 1 << 17)
 
 
 def patiently(action: Callable[[], T]) -> T:
@@ -123,7 +132,7 @@ def _why(error: Exception) -> str:
 
 def _found(url: str, inside: str, info: dict[str, Any]) -> Found:
     mark = next((str(info[name]) for name in _MARKS if info.get(name)), "")
-    size = info.get("size")
+    size = None if info.get("partial") is False else info.get("size")
     return Found(url, inside, -1 if size is None else int(size), mark)
 
 
@@ -133,7 +142,7 @@ class _Steady(io.RawIOBase):
     def __init__(self, url: str, begin: Callable[[], Any], size: int):
         self._url, self._begin, self._size = url, begin, size
         self._file: Any = None
-        self._at = 0
+        self._at = self._begun = 0  # where the next bytes are wanted, and where a file that cannot seek is
 
     def readable(self) -> bool:
         return True
@@ -159,9 +168,14 @@ class _Steady(io.RawIOBase):
         try:
             if self._file is None:
                 self._file = self._begin()
-            if self._file.tell() != self._at:
+                self._begun = 0
+            if self._size >= 0 and self._file.tell() != self._at:
                 self._file.seek(self._at)
-            return self._file.read(count)
+            while self._size < 0 and self._begun < self._at:  # what was read before it broke off
+                self._begun += len(self._file.read(min(self._at - self._begun, BLOCK)))
+            data = self._file.read(count)
+            self._begun += len(data)
+            return data
         except BaseException:
             self._drop()
             raise

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from sfumato.config import Source
 from sfumato.data import formats
-from sfumato.data.document import Document, Report, Section, document_of, length
+from sfumato.data.document import DataError, Document, Report, Section, document_of, length
 from sfumato.data.files import File, files
 from sfumato.data.formats import Item
 from sfumato.data.hugging import is_dataset, streaming_dataset
@@ -97,12 +97,15 @@ class DatasetPart:
         data = self.dataset.shard(num_shards=self.dataset.num_shards, index=self.shard)
         if state is not None:
             data.load_state_dict(state)
-        items = (
-            Item(row, from_record(source, record), row)
-            for row, record in enumerate(data, before + 1)
-            if (row - 1) % self.portions == self.portion
-        )
-        return Reading(items, lambda item: [item.after, data.state_dict()])
+        return Reading(self._items(source, data, before), lambda item: [item.after, data.state_dict()])
+
+    def _items(self, source: Source, data: Any, before: int) -> Iterator[Item]:
+        try:
+            for row, record in enumerate(data, before + 1):
+                if (row - 1) % self.portions == self.portion:
+                    yield Item(row, from_record(source, record), row)
+        except Exception as error:  # of the network, the hub or a file: the library raises dozens of kinds
+            raise DataError(f"{self.name}: cannot be streamed ({formats.one_line(error)})") from None
 
 
 def parts(source: Source, lanes: int) -> list[Part]:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
 from sfumato.config import DataConfig, Source
@@ -118,7 +117,7 @@ def content_key(source: Source, *, streamed: bool = False) -> str:
     else:
         for file in files(source.path):
             content = file.glance() if streamed else file.digest()
-            digest.update(f"{content}{file.format}{PurePosixPath(file.name).suffix}\n".encode())
+            digest.update(f"{content}{file.format}{file.compression or file.format}\n".encode())
     return digest.hexdigest()
 
 

@@ -93,7 +93,14 @@ class ShardedStream:
         }
 
     def merged(self, states: list[dict[str, Any]]) -> dict[str, Any]:
-        """One state out of those of all processes, each of which knows the lanes that it reads."""
+        """One state out of those of all processes, each of which knows the lanes that it reads.
+
+        Raises:
+            DataError: they do not read the same data.
+        """
+        for rank, state in enumerate(states):
+            if state["corpora"] != states[0]["corpora"]:
+                raise DataError(f"process {rank} reads other data than process 0: the files on its machine differ")
         marks: dict[str, Any] = {}
         for state in states:
             for number, mark in state["marks"].items():

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from sfumato.doctor.finding import MIB, Finding, flops, judged, rate
-from sfumato.doctor.speed import product_rate
+from sfumato.train.devices import measured_flops
 
 _ROUNDS = 5
 _SLOW = 0.5  # of the median: a rank below that is named
@@ -91,7 +91,7 @@ def _measure(
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    speed = product_rate(torch.float32, device, 4096 if cuda else 512)
+    speed = measured_flops(device, torch.float32, 4096 if cuda else 512)
     own: dict[str, Any] = {"host": socket.gethostname(), "flops": speed}
     group, wait = dist.PrefixStore("group", store), timedelta(seconds=patience)
     dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=wait)

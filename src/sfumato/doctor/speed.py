@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from sfumato.doctor.finding import MIB, Finding, flops, judged, rate
+from sfumato.train.devices import measured_flops, peak_flops
 
 _PERIOD = 0.3  # seconds that a measurement repeats for
 _RATES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -22,12 +23,6 @@ def seconds(work: Callable[[], object], device: torch.device, period: float = _P
         _wait(device)
         best = min(best, time.perf_counter() - begin)
     return best
-
-
-def product_rate(dtype: torch.dtype, device: torch.device, size: int) -> float:
-    """FLOP a second of a product of two square matrices: 2 size^3 operations."""
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    return 2 * size**3 / seconds(lambda: a @ b, device)
 
 
 def memory_copy() -> Iterator[Finding]:
@@ -67,19 +62,20 @@ def _products(where: str, device: torch.device, size: int) -> Iterator[Finding]:
     found = {}
     for dtype, name in _RATES.items():
         small = device.type == "cpu" and dtype is torch.bfloat16  # may be emulated, and then it is 100 times slower
-        found[name] = speed = product_rate(dtype, device, size // 4 if small else size)
+        found[name] = speed = measured_flops(device, dtype, size // 4 if small else size, _PERIOD)
         if small and speed > found["float32"] / 4:
-            found[name] = speed = product_rate(dtype, device, size)
-        yield judged(
-            dtype is torch.float32 or device.type == "cpu" or speed > found["float32"],
-            f"{name} on the {where}",
-            flops(speed),
-            "slower than float32, which a GPU with bfloat16 units never is: see that nothing else runs on it",
-            flops=speed,
-        )
+            found[name] = speed = measured_flops(device, dtype, size, _PERIOD)
+        yield rated(f"{name} on the {where}", speed, peak_flops(device, dtype))
     worse, better = sorted(found, key=lambda name: found[name])
     said = f"{better} is {found[better] / found[worse]:.1f} times as fast as {worse}; --dtype auto finds that out"
     yield Finding(f"precision on the {where}", said)
+
+
+def rated(what: str, speed: float, peak: float | None) -> Finding:
+    """A rate of products beside the one that the card is sold with, where that is known."""
+    said = flops(speed) + (f", {speed / peak:.0%} of the {flops(peak)} that are published" if peak else "")
+    advice = "less than half of what the card can do: see its clocks and who else uses it (nvidia-smi)"
+    return judged(not peak or speed > 0.5 * peak, what, said, advice, flops=speed, peak=peak)
 
 
 def threads(cores: float | None = None) -> Iterator[Finding]:

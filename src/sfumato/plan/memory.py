@@ -3,9 +3,9 @@
 With S processes that share a copy of the weights, and B bytes of a number in the precision of the products:
 
     weights, gradients, optimiser, average    what one process alone would need, / S
-    gathered      S > 1: B of two layers, one of which is being fetched, and of what stands outside the layers
-    scattered     S > 1: their gradients, B of one layer and of what stands outside, and 4 of one to add up
-    casts         S = 1: 2 of every matrix, in bfloat16, which autocast makes of it
+    gathered      S > 1: B of two layers, one of which is being fetched, and 4 of what stands outside the layers
+    scattered     S > 1: their gradients, B of one layer and 4 of it to add up, and 4 of what stands outside
+    casts         2 of every matrix that is not gathered in bfloat16, which autocast makes of it
     activations, logits    those of the process's own rows
 """
 
@@ -38,10 +38,10 @@ def per_device(recipe: Recipe, model: ModelConfig, share: Share, dtype: str) -> 
     parts |= {name: parts[name] / share.shard for name in ("weights", "gradients", "optimiser", "average")}
     if share.shard > 1:
         layer = sizes.matrices / model.layers
-        parts["gathered"] = FLOAT[dtype] * (2 * layer + sizes.tables)
-        parts["scattered"] = FLOAT[dtype] * (layer + sizes.tables) + 4 * layer
-    elif dtype == "bfloat16":
-        parts["casts"] = 2.0 * (sizes.matrices + sizes.tables)
+        parts["gathered"] = FLOAT[dtype] * 2 * layer + 4 * sizes.tables
+        parts["scattered"] = (FLOAT[dtype] + 4) * layer + 4 * sizes.tables
+    if dtype == "bfloat16":
+        parts["casts"] = 2.0 * (sizes.tables if share.shard > 1 else sizes.tables + sizes.matrices)
     return parts
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 from sfumato.compress.fits import FLOAT, ROOM, Sizes
 from sfumato.config import ConfigError, ModelConfig, Recipe, TrainConfig
+from sfumato.model.bundle import without_weights
+from sfumato.model.transformer import Transformer
 from sfumato.plan import memory, traffic
 from sfumato.plan.cluster import Cluster, Share
 from sfumato.process import Process
@@ -119,7 +121,10 @@ def plan_run(recipe: Recipe, model: ModelConfig, process: Process, cluster: Clus
 def weights(model: ModelConfig, train: TrainConfig, dtype: str) -> traffic.Weights:
     """What of a network is sent."""
     sizes = Sizes.of(model)
-    return traffic.Weights(sizes.all, sizes.matrices if train.optimizer == "muon" else 0, FLOAT[dtype])
+    with without_weights():
+        layers = sum(parameter.numel() for parameter in Transformer(model).blocks.parameters())
+    muon = sizes.matrices if train.optimizer == "muon" else 0
+    return traffic.Weights(layers, sizes.all - layers, muon, FLOAT[dtype])
 
 
 def suggested(parameters: int, kind: str) -> float:

@@ -1,12 +1,12 @@
 """Bytes that a process sends in an optimiser step, and the time that takes.
 
-With P parameters, M of them in matrices that Muon updates, of B bytes as they are gathered, W processes of which S
-share a copy of the weights, R = W / S copies, and A forwards in a step:
+With P parameters, L of them in layers, gathered in B bytes as the others are in 4, M in matrices that Muon updates, W
+processes of which S share a copy of the weights, R = W / S copies, and A forwards in a step:
 
     all-reduce              of the gradients, S = 1: once        2 (R - 1) / R  4 P
                             of those that are shared: A times    2 (R - 1) / R  4 P / S  A
-    all-gather, forward     of the weights                       (S - 1) / S  P B  A
-    all-gather, backward    of the weights again                 (S - 1) / S  P B  A
+    all-gather, forward     of the weights                       (S - 1) / S  (L B + 4 (P - L))  A
+    all-gather, backward    of the weights again                 (S - 1) / S  (L B + 4 (P - L))  A
     reduce-scatter          of the gradients                     (S - 1) / S  4 P  A
     exchange                Muon's matrices, there and back      2 (S - 1) / S  M B / S
 
@@ -29,15 +29,23 @@ Parts = dict[str, float]
 class Weights:
     """What is sent."""
 
-    parameters: int
+    layers: int
+    """Parameters of all layers."""
+    others: int
+    """Those of the tables, and of what else is outside the layers."""
     matrices: int = 0
     """Parameters that Muon updates."""
-    gathered: float = 2
-    """Bytes of a parameter when it is gathered: the precision of the products."""
+    precision: float = 2
+    """Bytes of a number in the products, which layers are gathered in."""
+
+    @property
+    def all(self) -> int:
+        """Parameters."""
+        return self.layers + self.others
 
 
-GRADIENT = 4
-"""Bytes of a gradient when it is added up."""
+EXACT = 4
+"""Bytes of a gradient when it is added up, and of a weight outside the layers."""
 
 
 def sent(weights: Weights, share: Share, backend: str = "nccl") -> Parts:
@@ -48,15 +56,16 @@ def sent(weights: Weights, share: Share, backend: str = "nccl") -> Parts:
         share: who holds what.
         backend: nccl, or gloo, whose reduce-scatter is dearer.
     """
-    every, ring = weights.parameters, (share.shard - 1) / share.shard
+    ring = (share.shard - 1) / share.shard
+    gathered = weights.layers * weights.precision + weights.others * EXACT
     between = 2 * (share.replicas - 1) / share.replicas
     times, scatter = share.accumulate, 2 if backend == "gloo" else 1
     return {
-        "all-reduce": between * GRADIENT * every / share.shard * (times if share.shard > 1 else 1),
-        "all-gather, forward": times * ring * every * weights.gathered,
-        "all-gather, backward": times * ring * every * weights.gathered,
-        "reduce-scatter": times * ring * every * GRADIENT * scatter,
-        "exchange": 2 * ring * weights.matrices * weights.gathered / share.shard,
+        "all-reduce": between * EXACT * weights.all / share.shard * (times if share.shard > 1 else 1),
+        "all-gather, forward": times * ring * gathered,
+        "all-gather, backward": times * ring * gathered,
+        "reduce-scatter": times * ring * weights.all * EXACT * scatter,
+        "exchange": 2 * ring * weights.matrices * weights.precision / share.shard,
     }
 
 

@@ -17,6 +17,7 @@ from sfumato.serve.engine import Job, Question, Stats, Update
 from sfumato.serve.worker import Cancel, Load, Loaded, News, Retire, WorkerConfig, work
 
 RESTART_AFTER = 1.0  # seconds until a worker that died is replaced
+START = "spawn"  # how a worker begins: with nothing of this process, which has threads
 LINGER = 15.0  # seconds for which a model that was replaced waits for requests that are being prepared for it
 _ALL = -1  # the row of news about all rows of a job
 
@@ -259,7 +260,7 @@ class Workers:
         Raises:
             ValueError, OSError: it could not; nothing of it is left.
         """
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START)
         pipe, theirs = context.Pipe()
         cores = list(self.config.cores)[number :: self.count]
         config = replace(self.config, cores=cores or self.config.cores)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfumato.config import TrainConfig
+from sfumato.config import ConfigError, ModelConfig, TrainConfig
 from sfumato.model.bundle import Network
 from sfumato.train.moments import AdamW8bit, Memory8bit, pieces
 from sfumato.train.parallel import local, on_wholes
@@ -116,11 +116,16 @@ def build_optimisers(denoiser: Network, config: TrainConfig) -> list[torch.optim
             continue
         (vectors if parameter.ndim < 2 else tables if name in rows else matrices).append(parameter)
     muon, small = config.optimizer == "muon", config.optimizer_state == "8bit"
-    large = {"params": tables if muon else matrices + tables, "weight_decay": config.weight_decay}
-    groups: list[dict[str, Any]] = [large, {"params": vectors, "weight_decay": 0.0}]
+    hidden, table = _transferred(denoiser, config)
+    groups: list[dict[str, Any]] = [
+        *([] if muon else [{"params": matrices, "weight_decay": config.weight_decay, "lr": config.lr * hidden}]),
+        {"params": tables, "weight_decay": config.weight_decay, "lr": config.lr * table},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     optimisers: list[torch.optim.Optimizer] = []
     if small:  # the few numbers of the vectors are worth their 32 bits
-        optimisers.append(AdamW8bit([groups.pop(0)], lr=config.lr, betas=(0.9, 0.95)))
+        optimisers.append(AdamW8bit(groups[:-1], lr=config.lr, betas=(0.9, 0.95)))
+        groups = groups[-1:]
     if vectors or not small:
         optimisers.append(torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True))
     if muon:
@@ -131,6 +136,23 @@ def build_optimisers(denoiser: Network, config: TrainConfig) -> list[torch.optim
         for group in optimiser.param_groups:
             group["base_lr"] = group["lr"]
     return optimisers
+
+
+def _transferred(denoiser: Network, config: TrainConfig) -> tuple[float, float]:
+    """What AdamW's rate is multiplied with for hidden matrices and for tables, so that width changes no step's effect.
+
+    AdamW moves every number of a matrix by about its rate, and a wider matrix adds up more of them: Theta(width). The
+    numbers of a table are small, 1 / sqrt(width), and what is read there is multiplied by the root: Theta(sqrt(width)).
+    Muon's update has the same norm at every width, and gains do the same everywhere.
+
+    Source: Yang et al. 2022 (muP, 2203.03466, table 3) for the matrices; ours for tables of this scale.
+    """
+    if not config.transfer_width:
+        return 1.0, 1.0
+    if not isinstance(denoiser.config, ModelConfig):
+        raise ConfigError("train.transfer_width is for networks of our own; leave it at 0")
+    ratio = config.transfer_width / denoiser.config.width
+    return ratio, ratio**0.5
 
 
 def schedule_factor(step: int, steps: int, config: TrainConfig) -> float:

@@ -318,25 +318,20 @@ def joined(config: TrainConfig, device: str, environment: Mapping[str, str] = os
         raise ConfigError(f"train.shard: {count} processes cannot be divided into groups of {shard}; use a divisor")
     if device == "cuda":
         torch.cuda.set_device(local_rank)
-    with _lost(rank, local_rank):
+    with _lost(rank, local_rank), contextlib.ExitStack() as stack:
         store, _, _ = next(rendezvous("env://", rank, count, timeout=meeting.PATIENCE))
         store = meeting.meet(store, rank, count)
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
-    try:
+        stack.callback(dist.destroy_process_group)
         mesh = None
         if shard > 1:
             from torch.distributed.device_mesh import init_device_mesh
 
             mesh = init_device_mesh(device, (count // shard, shard), mesh_dim_names=("copy", "shard"))
         _joined.append(Processes(rank, count, local_rank, shard, mesh))
-        try:
-            with _lost(rank, local_rank):
-                yield here()
-        finally:
-            _joined.pop()
-    finally:
-        dist.destroy_process_group()
+        stack.callback(_joined.pop)
+        yield here()
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The dynamic programs against enumeration of all strings."""
 
+import functools
 import itertools
 import math
 from dataclasses import replace
@@ -41,7 +42,9 @@ def valid(stretch: Stretch) -> list[tuple[int, ...]]:
     return found
 
 
-def cases():
+@functools.cache
+def cases() -> list[tuple[int, Stretch, list[tuple[int, ...]]]]:
+    found = []
     for seed in range(40):
         machine = automaton(seed)
         for tokens in ([OPEN] * 4, [OPEN, 1, OPEN, OPEN], [OPEN, OPEN, OPEN, 0], [OPEN, OPEN]):
@@ -50,10 +53,8 @@ def cases():
                 texts = valid(stretch)
                 assert stretch.possible == bool(texts)
                 if texts:
-                    yield seed, stretch, texts
-
-
-CASES = list(cases())
+                    found.append((seed, stretch, texts))
+    return found
 
 
 def rows(seed: int, stretch: Stretch) -> list[np.ndarray | None]:
@@ -65,18 +66,18 @@ def weights(log_p: list[np.ndarray | None], texts: list[tuple[int, ...]]) -> np.
 
 
 def test_there_are_enough_cases():
-    assert len(CASES) > 150
+    assert len(cases()) > 150
 
 
 def test_the_best_string_is_the_best_of_all():
-    for seed, stretch, texts in CASES:
+    for seed, stretch, texts in cases():
         log_p = rows(seed, stretch)
         best = texts[int(weights(log_p, texts).argmax())]
         assert tuple(replace(stretch, log_p_LV=log_p).best()) == best
 
 
 def test_marginals_are_those_of_the_product_given_that_it_is_valid():
-    for seed, stretch, texts in CASES:
+    for seed, stretch, texts in cases():
         log_p = rows(seed, stretch)
         p = np.exp(weights(log_p, texts))
         p /= p.sum()
@@ -89,7 +90,7 @@ def test_marginals_are_those_of_the_product_given_that_it_is_valid():
 
 def test_what_is_forced_is_what_all_strings_share():
     forced = 0
-    for _, stretch, texts in CASES:
+    for _, stretch, texts in cases():
         for place, found in enumerate(stretch.forced()):
             shared = {text[place] for text in texts}
             want = shared.pop() if len(shared) == 1 and stretch.tokens_L[place] == OPEN else OPEN
@@ -100,7 +101,7 @@ def test_what_is_forced_is_what_all_strings_share():
 
 @pytest.mark.parametrize("number", [0, 7, 40, 90])
 def test_draws_follow_the_product_given_that_it_is_valid(number: int):
-    seed, stretch, texts = max(CASES[number : number + 20], key=lambda case: len(case[2]))
+    seed, stretch, texts = max(cases()[number : number + 20], key=lambda case: len(case[2]))
     log_p = rows(seed, stretch)
     p = np.exp(weights(log_p, texts))
     p /= p.sum()
@@ -115,7 +116,7 @@ def test_draws_follow_the_product_given_that_it_is_valid(number: int):
 
 
 def test_one_uniform_number_decides_one_place():
-    seed, stretch, texts = next(case for case in CASES if len(case[2]) > 10)
+    seed, stretch, texts = next(case for case in cases() if len(case[2]) > 10)
     log_p = rows(seed, stretch)
     first = [
         replace(stretch, log_p_LV=log_p).draw([u, 0.3, 0.3, 0.3][: len(log_p)])[0] for u in np.linspace(0.01, 0.99, 50)
@@ -124,7 +125,7 @@ def test_one_uniform_number_decides_one_place():
 
 
 def test_places_that_were_not_read_count_as_even():
-    seed, stretch, texts = next(case for case in CASES if len(case[2]) > 10 and len(case[1].tokens_L) == 4)
+    seed, stretch, texts = next(case for case in cases() if len(case[2]) > 10 and len(case[1].tokens_L) == 4)
     log_p = [rows(seed, stretch)[0], None, None, None]
     p = np.exp(weights(log_p, texts))
     exact = np.zeros(WORDS + 1)

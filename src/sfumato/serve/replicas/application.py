@@ -20,7 +20,7 @@ def application(plan: Plan) -> serve.Application:
     gateway: Any = serve.deployment(
         serve.ingress(asgi)(Gateway),
         name="gateway",
-        num_replicas=1,
+        num_replicas=plan.gateways,
         max_ongoing_requests=10_000,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=plan.options.grace + 5,

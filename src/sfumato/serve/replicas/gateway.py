@@ -52,7 +52,7 @@ class Gateway:
         logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
         asking = [handle.options(method_name="answer", stream=True) for handle in handles]
         self._of = {name: handle for names, handle in zip(models, asking, strict=True) for name in names}
-        self._any, self._several = asking[0], len(asking) > 1
+        self._first, self._several = asking[0], len(asking) > 1
         self._draining, self.open = False, 0
         self._limited = LimitBody(self._with_body, max_body)
         application = serve.get_replica_context().app_name
@@ -122,15 +122,15 @@ class Gateway:
                 await asyncio.sleep(PAUSE * attempt)
 
     def _handle(self, scope: Scope, body: bytes) -> DeploymentHandle:
-        """Who holds the model that a request names; anybody, where it names none or one that is not there."""
+        """Who holds the model that a request names; else, or if that is nowhere, who holds the first one."""
         if not self._several:
-            return self._any
+            return self._first
         name = scope["path"].removeprefix("/v1/models/") if scope["path"].startswith("/v1/models/") else None
         if body:
             with suppress(ValueError, RecursionError):
                 asked = json.loads(body)
                 name = asked.get("model") if isinstance(asked, dict) else None
-        return self._of.get(name, self._any) if isinstance(name, str) else self._any
+        return self._of.get(name, self._first) if isinstance(name, str) else self._first
 
 
 class _Answer:

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sfumato.cluster import connected
 
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from sfumato.serve.replicas.plan import Plan
 
 NAME = "sfumato"
+PROXY_CHECK = "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "2"
+"""So that a proxy that died is replaced in seconds; for Ray Serve, before it is imported."""
+RELOAD_SECONDS = 600.0
+"""Longest that all replicas may take to read a model anew."""
+
+log = logging.getLogger("sfumato.serve")
 
 
 def run(plan: "Plan", host: str, port: int, address: str, out: TextIO) -> None:
@@ -29,17 +35,21 @@ def run(plan: "Plan", host: str, port: int, address: str, out: TextIO) -> None:
     Raises:
         ValueError: it cannot start; one line.
     """
+    os.environ.setdefault(*PROXY_CHECK)
     port = _free(host, port) if not address else port or 8000
     cores = max(os.cpu_count() or 1, int(plan.most * plan.cpus + 1))  # of our own Ray, where nobody else is placed
     with connected("--replicas", address, cores, log=True):
-        stopping = _signals()
+        stopping, reloading = _signals()
         try:
             _deploy(plan, host, port)
             shown = f"[{host}]" if ":" in host else host
             names = ", ".join(name for group in plan.groups for name in group.models)
             print(f"serving {names} at http://{shown}:{port}", file=out, flush=True)
-            stopping.wait()
-            _drain(plan, stopping)
+            while not stopping.wait(0.2):
+                if reloading.is_set():
+                    reloading.clear()
+                    _reload(plan)
+            _drain(plan)
         finally:
             _remove(plan)
 
@@ -56,9 +66,9 @@ def _free(host: str, port: int) -> int:
         return sock.getsockname()[1]
 
 
-def _signals() -> threading.Event:
-    """Set by SIGTERM and SIGINT; the second one ends the wait for what runs."""
-    stopping = threading.Event()
+def _signals() -> tuple[threading.Event, threading.Event]:
+    """Set by SIGTERM and SIGINT, of which the second one ends the wait for what runs; and by SIGHUP."""
+    stopping, reloading = threading.Event(), threading.Event()
 
     def stop(number: int, frame: object) -> None:
         if stopping.is_set():
@@ -67,7 +77,9 @@ def _signals() -> threading.Event:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    return stopping
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda number, frame: reloading.set())
+    return stopping, reloading
 
 
 def _deploy(plan: "Plan", host: str, port: int) -> None:
@@ -89,19 +101,44 @@ def _deploy(plan: "Plan", host: str, port: int) -> None:
         raise ValueError(f"the replicas cannot start: {' '.join(str(error).split())[:300]}") from None
 
 
-def _drain(plan: "Plan", stopping: threading.Event) -> None:
-    """Take nothing new, and let what runs finish."""
+def _ask(plan: "Plan", role: str, question: str, *words: str, wait: float = 2.0) -> dict[str, Any]:
+    """What all replicas or gateways answer.
+
+    Raises:
+        RayError: nobody can be asked.
+    """
     import ray
-    from ray.exceptions import RayError
 
     from sfumato.serve.replicas.together import shared_actor
 
+    shared = shared_actor(NAME, plan.options.rate)
+    return ray.get(shared.ask.remote(role, question, words, wait), timeout=wait + 5)
+
+
+def _reload(plan: "Plan") -> None:
+    """Let every replica read all its models anew."""
+    from ray.exceptions import RayError
+
+    for name in (name for group in plan.groups for name in group.models):
+        try:
+            found = [*_ask(plan, "replica", "reload", name, wait=RELOAD_SECONDS).values()]
+        except RayError as error:
+            log.error("model %s: the replicas are out of reach: %s", name, type(error).__name__)
+            continue
+        for error in {str(one) for one in found if isinstance(one, Exception)}:
+            log.error("model %s: the new one cannot be used, the old one stays: %s", name, error)
+        log.warning("model %s: %s", name, "read anew" if True in found else "unchanged")
+
+
+def _drain(plan: "Plan") -> None:
+    """Take nothing new, and let what runs finish."""
+    from ray.exceptions import RayError
+
     try:
-        shared = shared_actor(NAME, plan.options.rate)
-        ray.get(shared.ask.remote("gateway", "drain", (), 2.0), timeout=5)
+        _ask(plan, "gateway", "drain")
         end = time.monotonic() + plan.options.grace
         while time.monotonic() < end:
-            if not any(ray.get(shared.ask.remote("gateway", "open", (), 2.0), timeout=5).values()):
+            if not any(_ask(plan, "gateway", "open").values()):
                 break
             time.sleep(0.1)
     except (RayError, KeyboardInterrupt):

@@ -58,6 +58,7 @@ class Plan:
     cpus: float = 1.0
     """Cores that a replica needs, for Ray to place it."""
     gpus: float = 0.0
+    gateways: int = 1
 
     @property
     def most(self) -> int:
@@ -71,6 +72,9 @@ def groups(words: Sequence[str], models: Sequence[str]) -> tuple[Group, ...]:
     Args:
         words: `2` or `1:8` for all models together, and `NAME=2` or `NAME=1:8` for one that gets replicas of its own.
         models: names of all models.
+
+    Returns:
+        Those who hold the first model come first: they answer requests that name none.
 
     Raises:
         ConfigError: words that cannot be used.
@@ -88,7 +92,7 @@ def groups(words: Sequence[str], models: Sequence[str]) -> tuple[Group, ...]:
             own[name] = Scale.read(scale)
     found = [Group(f"model-{name}", (name,), scale) for name, scale in own.items()]
     if others := tuple(name for name in models if name not in own):
-        found.insert(0, Group("models", others, rest or Scale()))
+        found.append(Group("models", others, rest or Scale()))
     elif rest:
         raise ConfigError("--replicas: every model has replicas of its own; leave the other number out")
-    return tuple(found)
+    return tuple(sorted(found, key=lambda group: models[0] not in group.models))

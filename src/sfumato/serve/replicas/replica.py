@@ -44,7 +44,7 @@ class Replica:
         vars(sys.modules["__main__"]).pop("__file__", None)  # Ray's own, which workers would read at their start
         context = serve.get_replica_context()
         actor = shared_actor(context.app_name, plan.options.rate)
-        peers = Together(actor, context.replica_id.unique_id)
+        peers = Together(actor, context.replica_id.unique_id, limited=plan.options.rate > 0)
         followers = [
             Follower(name, Registry(plan.registries[name])) for name in group.models if name in plan.registries
         ]

@@ -29,20 +29,21 @@ def shared_actor(application: str, rate: int) -> Any:
 class Together:
     """The other replicas, and what all of them share. If the actor is lost, each of them goes on alone meanwhile."""
 
-    def __init__(self, actor: Any, name: str, role: str = "replica"):
+    def __init__(self, actor: Any, name: str, role: str = "replica", *, limited: bool = False):
         """Know the others through an actor.
 
         Args:
             actor: the one that all share.
             name: of this replica.
             role: who asks whom: replicas know replicas.
+            limited: requests are counted.
         """
-        self._actor, self.name, self._role = actor, name, role
+        self._actor, self.name, self._role, self._limited = actor, name, role, limited
         self._lately = Memory()  # what could not be told to the others
 
     async def admit(self, owner: str) -> None:
         """Count a request, unless nobody can."""
-        refused = await self._try(self._actor.admit.remote, owner)
+        refused = self._limited and await self._try(self._actor.admit.remote, owner)
         if refused:
             raise ApiError(429, refused[0], code="rate_limit_exceeded", retry_after=refused[1])
 
