@@ -165,8 +165,9 @@ def test_a_restored_state_is_the_state_with_its_history(tmp_path: Path, recipe: 
     for name in ("step", "tokens", "skipped", "loss_mean", "loss_square"):
         assert getattr(fresh.state, name) == getattr(step.state, name) > 0, name
     assert equal(weights(step), weights(fresh)) and fresh.state.stream.state() == step.state.stream.state()
-    records = [made() for made in (step, fresh)]
-    assert [record.pop("tokens_per_second") > 0 for record in records] == [True, True] and records[0] == records[1]
+    speeds = ("tokens_per_second", "flops", "mfu")
+    records = [{name: value for name, value in made().items() if name not in speeds} for made in (step, fresh)]
+    assert records[0] == records[1]
     assert equal(weights(step), weights(fresh))
 
 
