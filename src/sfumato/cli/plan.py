@@ -164,7 +164,7 @@ def _time(found: Found) -> Lines:
     speed, hours = plan.tokens / plan.seconds, plan.seconds / 3600
     days = f"{hours / 24:,.1f} days" if hours >= 48 else f"{hours:.2f} hours"
     return [
-        ("time", f"{days}, {plan.device_hours:,.5g} device hours"),
+        ("time", f"{days}, {_hours(plan.device_hours)} device hours"),
         ("speed", f"{_count(speed)} tokens/s, {_count(speed * 86400)} tokens a day"),
         ("each process", f"{share.accumulate} x {share.batch} rows of {found.model.context} tokens a step"),
     ]
@@ -200,6 +200,10 @@ def _writing(found: Found) -> Lines:
         )
         for way in found.writing
     ]
+
+
+def _hours(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _sizes(parts: Mapping[str, float]) -> Lines:
