@@ -42,7 +42,7 @@ def checks(environ: Mapping[str, str], run: str, cache: str, *, quick: bool) -> 
         Check("Speed", "copies to the GPU", f"{here}.speed:host_and_device", 60),
         Check("Speed", "matrix products", f"{here}.speed:products", 90),
         Check("Speed", "threads", f"{here}.speed:threads", 60),
-        Check("Speed", "processes", f"{here}.world:loopback", 200, {"patience": 40}),
+        Check("Speed", "processes", f"{here}.world:loopback", 260, {"patience": 40}),
         Check("Self-test", "bound and entropy", f"{here}.exact:oracle", 60),
         Check("Self-test", "training", f"{here}.self_test:training", 120),
         Check("Self-test", "writing", f"{here}.self_test:writing", 120),
