@@ -26,8 +26,7 @@ def bucket(recipe: Path) -> Iterator[str]:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if "second" not in k and k != "mfu"} for record in found]
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_streamed_run_trains_its_tokenizer_evaluates_and_writes_its_card(
@@ -74,7 +73,8 @@ def test_a_run_streams_from_an_object_store(recipe: Path, tmp_path: Path, monkey
         (tmp_path / "stories").mkdir()
         system.get("texts/stories/", str(tmp_path / "stories"), recursive=True)
         assert main([*words, str(tmp_path / "stories"), "--out", str(tmp_path / "local")]) == 0
-        assert records(tmp_path / "run") == records(tmp_path / "local")
+        losses = [[record["loss"] for record in records(tmp_path / name)] for name in ("run", "local")]
+        assert losses[0] == losses[1]
         assert main([*words, "s3://none/stories", "--out", str(tmp_path / "none")]) == 2
     finally:
         server.stop()
