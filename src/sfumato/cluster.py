@@ -62,6 +62,8 @@ def connected(what: str, address: str = "", cpus: int | None = None, *, log: boo
         ConfigError: Ray is not installed, or there is no such cluster.
     """
     ray, address = need_ray(what), address or os.environ.get("RAY_ADDRESS", "")
+    if log and os.environ["RAY_BACKEND_LOG_LEVEL"] == ENVIRONMENT["RAY_BACKEND_LOG_LEVEL"]:
+        del os.environ["RAY_BACKEND_LOG_LEVEL"]  # every process would write that it is set
     common: dict[str, Any] = {"configure_logging": False, "logging_level": logging.ERROR, "log_to_driver": log}
     if ray.is_initialized():
         yield ray

@@ -1,6 +1,7 @@
 """What `sfumato serve` says before it serves; the server itself is tested in tests/serve."""
 
 import importlib.util
+import socket
 import sys
 from pathlib import Path
 
@@ -60,3 +61,11 @@ def test_mistakes_are_one_line(
     assert main(["serve", *words]) == 2
     told = capsys.readouterr().err
     assert complaint in told and told.count("\n") == 1
+
+
+def test_answers_leave_at_once():
+    pytest.importorskip("uvicorn")
+    from sfumato.serve.server import listen
+
+    with listen("127.0.0.1", 0) as sock:
+        assert sock.proto == socket.IPPROTO_TCP  # by which asyncio knows that it may switch Nagle's algorithm off
