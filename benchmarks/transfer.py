@@ -106,7 +106,8 @@ def main() -> None:
                 trial(recipe, args.kind, width, args.tokens, args.out / "tokenizer.json", **fixed, **{field: rate})
                 for rate in rates
             ]
-            run_trials(trials, args.out, Told())
+            if stopped := run_trials(trials, args.out, Told()):
+                raise SystemExit(128 + stopped)
             outcomes = [outcome_of(one, args.out) for one in trials]
             losses = [outcome.nats_per_token for outcome in outcomes if outcome]
             if len(losses) < len(rates):
