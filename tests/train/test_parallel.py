@@ -32,7 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def asked(recipe: Make) -> Callable[..., Recipe]:
-    return lambda shard=0, **more: recipe(batch=4, accumulate=2, steps=6, checkpoint_every=2, keep=9, shard=shard, **more)
+    return lambda shard=0, **more: recipe(
+        batch=4, accumulate=2, steps=6, checkpoint_every=2, keep=9, shard=shard, **more
+    )
 
 
 @pytest.fixture
