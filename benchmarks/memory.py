@@ -160,8 +160,8 @@ class Words(Stream):
     def __init__(self, model: ModelConfig):
         self.model = model
 
-    def rows(self, count: int) -> Batch:
-        tokens_BL = torch.randint(4, self.model.vocab_size, (count, self.model.context))
+    def rows(self, count: int, rank: int = 0, world: int = 1) -> Batch:
+        tokens_BL = torch.randint(4, self.model.vocab_size, (len(range(rank, count, world)), self.model.context))
         position_BL = torch.arange(self.model.context).expand_as(tokens_BL)
         return Batch(tokens_BL, position_BL, torch.zeros_like(tokens_BL), position_BL > 0)
 

@@ -36,7 +36,7 @@ class Words(Stream):
     def __init__(self):
         pass
 
-    def rows(self, count: int) -> Batch:
+    def rows(self, count: int, rank: int = 0, world: int = 1) -> Batch:
         tokens_BL = torch.randint(4, 600, (count, 64), generator=torch.Generator().manual_seed(0))
         position_BL = torch.arange(64).expand_as(tokens_BL)
         return Batch(tokens_BL, position_BL, torch.zeros_like(tokens_BL), position_BL > 0)
