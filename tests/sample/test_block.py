@@ -51,7 +51,7 @@ def bound(oracle: Oracle, layout: Layout, process: Masked, samples: int = 200) -
         *((size, Masked(MASK)) for size in (1, 2, 3, 5)),
         (3, Masked(MASK, Cosine(), "count")),  # not of the schedule or the objective that it was trained with
     ],
-    ids=str,
+    ids=["1", "2", "3", "5", "cosine-count"],
 )
 def test_the_bound_with_exact_conditionals_is_the_entropy(oracle: Oracle, size: int, process: Masked):
     found, error = bound(oracle, Block(size), process)
