@@ -6,7 +6,7 @@ processes of which S share a copy of the weights, R = W / S copies, and A forwar
     all-reduce              of the gradients, S = 1: once        2 (R - 1) / R  4 P
                             of those that are shared: A times    2 (R - 1) / R  4 P / S  A
     all-gather, forward     of the weights                       (S - 1) / S  (L B + 4 (P - L))  A
-    all-gather, backward    of the weights again                 (S - 1) / S  (L B + 4 (P - L))  A
+    all-gather, backward    of the layers again                  (S - 1) / S  L B  A
     reduce-scatter          of the gradients                     (S - 1) / S  4 P  A
     exchange                Muon's matrices, there and back      2 (S - 1) / S  M B / S
 
@@ -63,7 +63,7 @@ def sent(weights: Weights, share: Share, backend: str = "nccl") -> Parts:
     return {
         "all-reduce": between * EXACT * weights.all / share.shard * (times if share.shard > 1 else 1),
         "all-gather, forward": times * ring * gathered,
-        "all-gather, backward": times * ring * gathered,
+        "all-gather, backward": times * ring * weights.layers * weights.precision,
         "reduce-scatter": times * ring * weights.all * EXACT * scatter,
         "exchange": 2 * ring * weights.matrices * weights.precision / share.shard,
     }

@@ -15,6 +15,7 @@ import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MethodType
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -176,7 +177,8 @@ class Processes:
         fully_shard(network, mesh=mesh, mp_policy=rest)
         # A view of a result may be lost to the backward pass if somebody changes it in place; nobody here does.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
-        for name in ("embed", "encode", "readout"):  # what is called in place of `forward`
+        network.all_at_once = MethodType(_all_at_once, network)  # pyrefly: ignore[bad-argument-type]
+        for name in ("embed", "all_at_once"):  # what is called in place of `forward`
             register_fsdp_forward_method(network, name)
 
     def collected(self, tensors: Mapping[str, Tensor], device: torch.device) -> Iterator[tuple[str, Tensor]]:
@@ -230,6 +232,11 @@ class Copied:
     def later(self) -> contextlib.AbstractContextManager[None]:
         """Gradients of what is run in here are only added up, and sent with the next ones."""
         return self.wrapped.no_sync()
+
+
+def _all_at_once(network: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
+    """A forward of several calls as one, so that what is outside the layers is gathered once for all of them."""
+    return forward(network, *inputs)
 
 
 class _Whole(nn.Module):

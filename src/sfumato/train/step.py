@@ -62,6 +62,8 @@ class Step:
             self.forward = torch.compile(self._forward, dynamic=False)
         if state.processes.copied:
             self.forward = Copied(self.forward, state.denoiser)
+        if state.processes.mesh is not None:
+            self.forward = self._gathered
 
     def __call__(self) -> dict[str, Any]:
         """Make one step and return its record for metrics.jsonl."""
@@ -172,6 +174,10 @@ class Step:
                 read_N,
                 noised.index_N,
             )
+
+    def _gathered(self, denoiser: Network, *inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """As `_forward`, of a network whose weights are shared."""
+        return denoiser.all_at_once(self._forward, *inputs)  # pyrefly: ignore[not-callable]
 
     def _forward(
         self,
