@@ -5,6 +5,7 @@ by itself, so that nothing depends on what another one does, and what it wrote o
 the place of one that died, and gives it the shard, whose journal it goes on with.
 """
 
+import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,11 +26,11 @@ class Actor:
 
         Args:
             kind: of the work.
-            threads: to compute with on a CPU.
+            threads: to compute with on a CPU, unless OMP_NUM_THREADS says it, as it does for one process.
         """
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or threads))
         self._kind: Kind = kind
         self._work: Work | None = None
 
