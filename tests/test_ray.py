@@ -1,7 +1,5 @@
 """What a Ray that was killed has left is cleared away, and nothing else; a missing Ray is one line."""
 
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -14,15 +12,18 @@ from sfumato import cluster
 def test_folders_of_processes_that_are_gone_are_deleted(monkeypatch: pytest.MonkeyPatch):
     with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as base:  # a short name, as sockets need it
         monkeypatch.setattr(tempfile, "tempdir", base)
-        ended = subprocess.Popen([sys.executable, "-c", ""])
-        ended.wait()
-        alive, gone, other = (Path(base, name) for name in (f"sfumato-{os.getpid()}-a", f"sfumato-{ended.pid}-b", "c"))
-        for folder in (alive, gone, other):
+        names = ("sfumato-ray-gone", "sfumato-2026-results", "sfumato-ray-paper", "c")
+        gone, *others = (Path(base, name) for name in names)
+        for folder in (gone, *others):
             folder.mkdir()
-        with cluster._folder() as mine:
-            assert Path(mine).name.startswith(f"sfumato-{os.getpid()}-")
-            assert alive.exists() and other.exists() and not gone.exists()
-        assert not Path(mine).exists()
+        (gone / cluster.HELD).touch()
+        with cluster._folder() as other:
+            with cluster._folder() as mine:
+                assert Path(mine).exists() and Path(other).exists() and mine != other
+                assert Path(mine).parent.stat().st_mode & 0o077 == 0
+                assert not gone.exists() and all(folder.exists() for folder in others)
+            assert not Path(mine).parent.exists() and Path(other).exists()
+        assert not Path(other).parent.exists()
 
 
 def test_a_missing_ray_is_one_line(monkeypatch: pytest.MonkeyPatch):

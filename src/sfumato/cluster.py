@@ -1,7 +1,9 @@
 """Ray, for whoever spreads work over processes and machines: found or started, quiet, and stopped afterwards."""
 
+import fcntl
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ ENVIRONMENT = {
 }
 """For Ray, before it is imported: no statistics to its makers, no chatter, and no lower priority."""
 OBJECT_STORE = 100 << 20  # bytes; what we send is small
+HELD = "held"  # a file that is locked for as long as its folder is needed
 ATTEMPTS = 3  # Ray gives its own parts 15 seconds to start, which on a busy machine they may miss
 
 
@@ -88,7 +91,12 @@ def connected(what: str, address: str = "", cpus: int | None = None, *, log: boo
 
 
 def _start(ray: Any, what: str, **settings: Any) -> None:
-    """Start a cluster of this machine."""
+    """Start a cluster of this machine, which asks for a token: Ray's ports are open to the network, and run anything.
+
+    Without one here Ray would keep one in a file that every user of the machine may read.
+    """
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     for left in reversed(range(ATTEMPTS)):
         try:
             with _unheard():
@@ -123,22 +131,26 @@ def _folder() -> Iterator[str]:
     base = Path(tempfile.gettempdir())
     if len(str(base)) > 16:  # the names of sockets must not be longer than 107 bytes, and Ray's take most of that
         base = Path("/tmp")
-    for left in base.glob("sfumato-[0-9]*-*"):
-        with suppress(OSError, ValueError):
-            if left.stat().st_uid == os.getuid() and not _alive(int(left.name.split("-")[1])):
+    for left in base.glob("sfumato-ray-*"):
+        with suppress(OSError):
+            if left.lstat().st_uid == os.getuid() and _given_up(left / HELD):
                 shutil.rmtree(left, ignore_errors=True)
-    folder = tempfile.mkdtemp(prefix=f"sfumato-{os.getpid()}-", dir=base)
+    folder = Path(tempfile.mkdtemp(prefix="sfumato-ray-", dir=base))
     try:
-        yield folder
+        with open(folder / f".{HELD}", "wb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            (folder / f".{HELD}").rename(folder / HELD)  # locked before anybody can see it
+            (folder / "r").mkdir()  # which Ray opens to everybody, and nobody reaches through ours
+            yield str(folder / "r")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
+def _given_up(file: Path) -> bool:
+    """Whether whoever locked a file has ended, in whichever container it ran."""
+    with open(file, "rb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
     return True
