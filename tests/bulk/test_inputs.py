@@ -71,6 +71,17 @@ def test_the_digest_changes_with_the_content_and_the_order(tmp_path: Path):
     assert look(str(tmp_path)).digest != before
 
 
+def test_the_digest_of_a_table_changes_with_a_value(tmp_path: Path):
+    import pyarrow
+    import pyarrow.parquet
+
+    found = set()
+    for text in ("one", "two"):  # of the same description and size
+        pyarrow.parquet.write_table(pyarrow.table({"prompt": [text] * 3}), tmp_path / "a.parquet")
+        found.add(look(str(tmp_path / "a.parquet")).digest)
+    assert len(found) == 2
+
+
 def test_a_file_behind_a_url_reads_like_one_here(tmp_path: Path):
     fsspec = pytest.importorskip("fsspec")
     lines = "".join(f'{{"n": {i}}}\n' for i in range(2 * GRAIN))
