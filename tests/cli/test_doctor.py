@@ -1,11 +1,14 @@
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from sfumato.cli import main
 from sfumato.cli.doctor import Page
+from sfumato.doctor.environment import RANK
+from sfumato.doctor.examination import examination, together
 from sfumato.doctor.finding import Check, Finding
 
 
@@ -18,6 +21,14 @@ def test_a_quick_look_as_json_with_something_that_fails(tmp_path: Path, capsys: 
     assert {one["section"] for one in told["findings"]} == {"Software", "Hardware", "Environment", "Folders"}
     assert told["ok"] + told["warn"] + told["fail"] == len(told["findings"])
     assert all(one["advice"] for one in told["findings"] if one["verdict"] != "ok")
+
+
+def test_who_is_only_called_a_rank_looks_all_the_same(tmp_path: Path):
+    environ = {name: value for name, value in os.environ.items() if name not in RANK} | {"RANK": "1"}
+    assert not together(environ) and together({**dict.fromkeys(RANK, "1"), "WORLD_SIZE": "2"})
+    found = examination(environ, str(tmp_path), str(tmp_path), quick=True)
+    assert next(found)[1].what == "Python"
+    found.close()
 
 
 def test_a_page_for_people():

@@ -35,11 +35,11 @@ def run(words: list[str], out: TextIO) -> int:
         "package test itself, in about a minute. Under torchrun, all ranks take part. Exit code 1: something failed."
     )
     options = parse(Options, words, "sfumato doctor", about)
-    from sfumato.doctor.examination import examination
+    from sfumato.doctor.examination import examination, together
 
     cache = options.cache or os.environ.get("SFUMATO_CACHE") or "~/.cache/sfumato"
     begin, found = time.monotonic(), []
-    if os.environ.get("RANK", "0") != "0":
+    if together(os.environ) and os.environ["RANK"] != "0":
         return _of_another_rank(examination(os.environ, options.runs, cache))
     with Page(out, options.json) as page:
         for check, finding in examination(os.environ, options.runs, cache, quick=options.quick, begun=page.begun):

@@ -21,6 +21,7 @@ from sfumato.doctor.finding import Check, Finding
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from sfumato.doctor.child import main; main()"
 _RANK = ("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_")
 
+_DEATH = 5.0  # seconds until a process that was killed is left to the system
 
 Begun = Callable[[Check], None]  # told of a check before it runs
 
@@ -138,7 +139,8 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
             else:
                 self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a driver that hangs holds it where no signal reaches
+            self._process.wait(_DEATH)
         for stream in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError, ValueError):
                 stream.close() if stream else None

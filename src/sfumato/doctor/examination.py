@@ -49,6 +49,11 @@ def checks(environ: Mapping[str, str], run: str, cache: str, *, quick: bool) -> 
     ]
 
 
+def together(environ: Mapping[str, str]) -> bool:
+    """Whether this is one of several ranks; with only some of torchrun's variables it is none, and is told so."""
+    return all(environ.get(name) for name in RANK) and environ["WORLD_SIZE"] != "1"
+
+
 def examination(
     environ: Mapping[str, str], run: str, cache: str, *, quick: bool = False, begun: Begun = lambda check: None
 ) -> Iterator[tuple[Check, Finding]]:
@@ -64,8 +69,7 @@ def examination(
     Yields:
         Each check with each of its findings, as soon as there is one.
     """
-    together = all(environ.get(name) for name in RANK) and environ["WORLD_SIZE"] != "1"
-    if together:
+    if together(environ):
         yield from everyone(environ, _PATIENCE, begun)
-    if environ.get("RANK", "0") == "0":
+    if not together(environ) or environ["RANK"] == "0":
         yield from examine(checks(environ, run, cache, quick=quick), alone(environ), begun)
