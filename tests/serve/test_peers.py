@@ -1,6 +1,8 @@
 """What several servers at one address agree about, without Ray: who holds which models, the shared state, sums."""
 
 import asyncio
+import signal
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -8,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sfumato.config import ConfigError
 from sfumato.serve.facts import summary
 from sfumato.serve.metrics import Metrics, merged
+from sfumato.serve.replicas import launch
 from sfumato.serve.replicas import shared as shared_module
 from sfumato.serve.replicas.plan import Group, Scale, groups
 from sfumato.serve.replicas.shared import Shared
@@ -82,6 +85,20 @@ def test_replicas_load_one_after_the_other_and_the_dead_keep_nobody_waiting(monk
         await asyncio.wait_for(shared.take_turn("a"), 5)  # b was not heard of for a while
 
     asyncio.run(test())
+
+
+def test_a_signal_ends_a_start_at_once_and_a_server_in_peace(monkeypatch: pytest.MonkeyPatch):
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr("signal.signal", lambda number, handler: handlers.update({number: handler}))
+    ready, stopping, _ = launch._signals()
+    with pytest.raises(KeyboardInterrupt):
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+    ready, stopping, _ = launch._signals()
+    ready.set()
+    handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert stopping.is_set()
+    with pytest.raises(KeyboardInterrupt):
+        handlers[signal.SIGINT](signal.SIGINT, None)
 
 
 def test_requests_are_counted_for_all_together():

@@ -1,16 +1,19 @@
 """Several servers behind one address: what they share, and what happens when one of them dies."""
 
+import asyncio
 import json
 import os
+import re
 import shutil
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +21,7 @@ from servers import Server
 
 from sfumato.model.bundle import find_bundle
 from sfumato.sample.front import Front
+from sfumato.serve.replicas.shared import Shared
 from sfumato.store.registry import Registry
 
 ray = pytest.importorskip("ray", reason="needs Ray (pip install 'sfumato[cluster]'), which is not installed")
@@ -108,6 +112,100 @@ def test_a_cluster_runs_it_by_itself(monkeypatch: pytest.MonkeyPatch):
     ):
         with pytest.raises(ValueError, match=why):
             app(args)
+
+
+class Near:
+    """An actor of Ray that is in this process."""
+
+    def __init__(self, shared: Shared):
+        self.shared = shared
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=lambda *args: asyncio.ensure_future(getattr(self.shared, name)(*args)))
+
+
+def test_who_waits_for_a_turn_no_longer_keeps_nobody_waiting():
+    from sfumato.serve.replicas.together import Turn
+
+    async def test() -> None:
+        shared = Shared(rate=0)
+        for name in ("a", "b"):
+            asyncio.create_task(shared.listen(name, "replica"))
+        first, other = Turn(Near(shared), "a"), Turn(Near(shared), "b")
+        async with first:
+            waiting = asyncio.create_task(other.__aenter__())
+            await asyncio.sleep(0.02)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        for turn in (other, first):
+            async with asyncio.timeout(2), turn:
+                pass
+
+    asyncio.run(test())
+
+
+class Breaking:
+    """A handle of replicas whose application breaks off; keeps how often it was asked."""
+
+    def __init__(self, *messages: dict):
+        self.messages, self.asked = messages, 0
+
+    def remote(self, scope: dict, body: bytes) -> Any:
+        self.asked += 1
+        return self._Answers(([], *([message] for message in self.messages)))
+
+    class _Answers:
+        def __init__(self, batches: Iterable[list[dict]]):
+            self.batches = iter(batches)
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> list[dict]:
+            for batch in self.batches:
+                return batch
+            raise StopAsyncIteration
+
+        def cancel(self) -> None:
+            pass
+
+
+def test_an_answer_that_breaks_off_is_no_whole_one(monkeypatch: pytest.MonkeyPatch):
+    from sfumato.serve.replicas import gateway as module
+
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+    piece = {"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True}
+
+    async def asked(handle: Breaking) -> list[dict]:
+        gateway, sent = module.Gateway.__new__(module.Gateway), []
+        gateway._first, gateway._several = handle, False
+
+        async def receive() -> dict:
+            return await asyncio.Future()
+
+        async def send(message: dict) -> None:
+            sent.append(message)
+
+        await gateway._with_body({"type": "http", "method": "GET", "path": "/", "headers": []}, receive, send)
+        return sent
+
+    stream, nothing = Breaking(start, piece), Breaking(start)
+    sent = asyncio.run(asked(stream))
+    assert sent[:2] == [start, piece] and b"replica_lost" in sent[2]["body"] and sent[2]["body"].endswith(b"[DONE]\n\n")
+    assert stream.asked == 1  # something was sent
+    assert asyncio.run(asked(nothing))[0]["status"] == 503 and nothing.asked == module.TRIES
+
+
+def test_nobody_else_is_replaced_on_a_cluster(monkeypatch: pytest.MonkeyPatch):
+    from sfumato.serve.replicas import launch
+
+    monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications={"other": None}))
+    launch._check_free("auto")
+    monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications={launch.NAME: None}))
+    with pytest.raises(ValueError, match="--ray-address: auto serves already"):
+        launch._check_free("auto")
 
 
 def until(condition: Callable[[], bool], seconds: float = 90) -> None:
@@ -220,11 +318,13 @@ def test_the_end(server: Replicas):
     server.process.send_signal(signal.SIGHUP)
     time.sleep(1)
     pids = server.processes("")
+    words = "".join(path.read_text() for pid in pids if (path := Path(f"/proc/{pid}/cmdline")).exists())
+    folders = set(re.findall(r"/[^\0=]*/sfumato-ray-\w{8}", words))
     stream = server.stream(1, max_tokens=64, steps=64)
     next(stream)
     server.process.send_signal(signal.SIGTERM)
     assert [*stream][-1]["choices"][0]["finish_reason"]  # what runs is finished
     code, said = server.end()
     assert code == 0 and "Traceback" not in said and "model m: unchanged" in said, said
-    assert not [*Path(tempfile.gettempdir()).glob(f"sfumato-{server.process.pid}-*")]
+    assert len(folders) == 1 and not Path(*folders).exists()
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))

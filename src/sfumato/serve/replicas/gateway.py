@@ -115,6 +115,8 @@ class Gateway:
                         if attempt < TRIES and not answer.begun and _another_may_do_better(messages):
                             raise Lost
                         await answer.take(messages)
+                if not answer.ended:  # its application broke off
+                    raise Lost
                 return
             except Lost:
                 if answer.begun or attempt == TRIES:
@@ -139,7 +141,7 @@ class _Answer:
     def __init__(self, scope: Scope, receive: Receive, send: Send):
         self._scope, self._receive, self._send = scope, receive, send
         self._start: Message | None = None
-        self._stream = self._ended = self.begun = False
+        self._stream = self.ended = self.begun = False
 
     async def take(self, messages: Sequence[Message]) -> None:
         """Send messages on."""
@@ -154,12 +156,12 @@ class _Answer:
             if self._start and not self.begun:
                 self.begun = True
                 await self._send(self._start)
-            self._ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+            self.ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await self._send(message)
 
     async def broken(self) -> None:
         """Say that the rest will not come."""
-        if self._ended:
+        if self.ended:
             return
         message = "the replica that wrote this was lost; try again"
         error = ApiError(503, message, code="replica_lost", retry_after=RETRY_SECONDS)

@@ -39,9 +39,12 @@ def run(plan: "Plan", host: str, port: int, address: str, out: TextIO) -> None:
     port = _free(host, port) if not address else port or 8000
     cores = max(os.cpu_count() or 1, int(plan.most * plan.cpus + 1))  # of our own Ray, where nobody else is placed
     with connected("--replicas", address, cores, log=True):
-        stopping, reloading = _signals()
+        if address:
+            _check_free(address)
+        ready, stopping, reloading = _signals()
         try:
             _deploy(plan, host, port)
+            ready.set()
             shown = f"[{host}]" if ":" in host else host
             names = ", ".join(name for group in plan.groups for name in group.models)
             print(f"serving {names} at http://{shown}:{port}", file=out, flush=True)
@@ -66,12 +69,16 @@ def _free(host: str, port: int) -> int:
         return sock.getsockname()[1]
 
 
-def _signals() -> tuple[threading.Event, threading.Event]:
-    """Set by SIGTERM and SIGINT, of which the second one ends the wait for what runs; and by SIGHUP."""
-    stopping, reloading = threading.Event(), threading.Event()
+def _signals() -> tuple[threading.Event, threading.Event, threading.Event]:
+    """One for us to set when there is something to wait for; one set by SIGTERM and SIGINT, and one by SIGHUP.
+
+    Before the first is set, and when they come again, SIGTERM and SIGINT end everything at once: KeyboardInterrupt.
+    """
+    ready, stopping, reloading = threading.Event(), threading.Event(), threading.Event()
 
     def stop(number: int, frame: object) -> None:
-        if stopping.is_set():
+        if stopping.is_set() or not ready.is_set():
+            stopping.set()
             raise KeyboardInterrupt
         stopping.set()
 
@@ -79,7 +86,19 @@ def _signals() -> tuple[threading.Event, threading.Event]:
         signal.signal(number, stop)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda number, frame: reloading.set())
-    return stopping, reloading
+    return ready, stopping, reloading
+
+
+def _check_free(address: str) -> None:
+    """Nobody else serves on a cluster, or we would take their address, and end them with us.
+
+    Raises:
+        ValueError: somebody does.
+    """
+    from ray import serve
+
+    if NAME in serve.status().applications:
+        raise ValueError(f"--ray-address: {address} serves already; end that first: its command, or serve shutdown")
 
 
 def _deploy(plan: "Plan", host: str, port: int) -> None:

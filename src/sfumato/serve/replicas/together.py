@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -108,16 +109,22 @@ class Turn:
 
     async def __aenter__(self) -> None:
         await self._here.acquire()
+        taking = asyncio.ensure_future(self._take())
         try:
-            await self._actor.take_turn.remote(self._name)
-        except RayError:  # nobody to ask: then at the same time as others
-            pass
-        except BaseException:
-            self._here.release()
+            await asyncio.shield(taking)
+        except asyncio.CancelledError:  # the actor goes on waiting for it; nobody here may take another one meanwhile
+            taking.add_done_callback(lambda _: self._give_back())
             raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._give_back()
+
+    async def _take(self) -> None:
+        with suppress(RayError):  # nobody to ask: then at the same time as others
+            await self._actor.take_turn.remote(self._name)
+
+    def _give_back(self) -> None:
         self._here.release()
         self._actor.end_turn.remote(self._name)
