@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import pytest
 from bundles import make
 from doubling import EXPECTED, ROWS, kind, whole, worked_on, workers
 
-from sfumato.bulk.cluster import _resources
-from sfumato.bulk.run import run
+from sfumato.bulk.cluster import Actor, _resources
+from sfumato.bulk.inputs import look
+from sfumato.bulk.run import Shard, run
 from sfumato.cli import main
 from sfumato.text.tokenizer import Tokenizer
 
@@ -132,6 +134,19 @@ def test_a_killed_driver_is_gone_on_with(ray, source: Path, log: Path, tmp_path:
 def test_what_goes_wrong_in_an_actor_is_one_line(ray, source: Path, log: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"^\S*in\.jsonl:8: cannot$"):
         run(kind(log, stop=7), str(source), str(tmp_path / "out.jsonl"), replicas=1)
+
+
+def test_an_actor_finds_what_the_command_names(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("in.jsonl").write_text('{"n": 1}\n{"n": 2}\n')
+    shard = Shard(tuple(look("in.jsonl").pieces(0, 2)), Path("part.jsonl"))
+    monkeypatch.chdir(tmp_path)  # as where another cluster was started
+    actor = Actor(kind(log), 1, str(tmp_path / "here"))
+    (told,) = actor({"shard": [pickle.dumps(shard)]})["done"]
+    assert pickle.loads(told)["rows"] == 2 and (tmp_path / "here" / "part.jsonl").exists()
+    (told,) = Actor(kind(log), 1, str(tmp_path / "none"))({"shard": [pickle.dumps(shard)]})["done"]
+    assert isinstance(pickle.loads(told), ValueError)  # a machine without that folder
 
 
 def test_an_actor_takes_a_gpu_or_its_share_of_the_cores():

@@ -119,13 +119,14 @@ def test_two_runs_cannot_write_the_same_output(source: Path, log: Path, tmp_path
 
 
 def test_a_folder_of_somebody_else_is_left_alone(source: Path, log: Path, tmp_path: Path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "note").write_text("mine")
-    with pytest.raises(ValueError, match="out: not empty, and no run of ours"):
-        run(kind(log), str(source), str(tmp_path / "out"))
+    for folder, target in (("out", "out"), ("out.jsonl.parts", "out.jsonl")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "note").write_text("mine")
+        with pytest.raises(ValueError, match=f"{folder}: not empty, and no run of ours"):
+            run(kind(log), str(source), str(tmp_path / target), shard_rows=20)
     with pytest.raises(ValueError, match="the same"):
         run(kind(log), str(source), str(source))
-    assert (tmp_path / "out" / "note").read_text() == "mine"
+    assert all((tmp_path / folder / "note").read_text() == "mine" for folder in ("out", "out.jsonl.parts"))
 
 
 def test_a_check_comes_before_anything_is_written(source: Path, log: Path, tmp_path: Path):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from sfumato.cli import main
 
@@ -45,12 +46,33 @@ def test_a_folder_of_shards_holds_the_same(call, tmp_path: Path):
     assert b"".join(part.read_bytes() for part in parts) == (tmp_path / "out.jsonl").read_bytes()
 
 
+def test_all_shards_are_measured_in_one_precision(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fast = iter((torch.bfloat16, torch.float32, torch.float32))
+    monkeypatch.setattr("sfumato.model.device.resolve_dtype", lambda name, device: next(fast))  # on a busy machine
+    words = ("--on-error", "skip", "--shard-rows", "1")
+    assert call(*words, output="shards")[0] == 0
+    assert json.loads((tmp_path / "shards" / "manifest.json").read_text())["dtype"] == "bfloat16"
+    first = (tmp_path / "shards" / "part-00000.jsonl").read_bytes()
+    (tmp_path / "shards" / "part-00000.jsonl").unlink()
+    assert call(*words, output="shards")[0] == 0
+    assert (tmp_path / "shards" / "part-00000.jsonl").read_bytes() == first
+
+
 def test_templates_say_what_is_measured(call, source: Path, tmp_path: Path):
     source.write_text('{"q": "Once", "a": " upon"}\n')
     assert call("--prompt", "{q}", "--response", "{a}")[0] == 0
     assert json.loads((tmp_path / "out.jsonl").read_text())["likelihood"]["bytes"] == 5
     found = json.loads(call("--prompt", "{q}", "--response", "{a}", "--json")[1])
     assert found["nats_per_token"]["stderr"] is None  # of one text
+
+
+def test_where_no_record_has_a_likelihood_there_is_no_mean(
+    refused: Callable[..., str], masked_bundle: Path, source: Path, tmp_path: Path
+):
+    source.write_text('{"id": 3}\n')
+    words = ["--device", "cpu", "--input", source, "--output", tmp_path / "out.jsonl", "--on-error", "skip"]
+    assert "none of 1 records has a likelihood" in refused("likelihood", masked_bundle, *words)
+    assert "error" in json.loads((tmp_path / "out.jsonl").read_text())["likelihood"]
 
 
 def test_a_mistake_is_one_line(refused: Callable[..., str], masked_bundle: Path, source: Path, tmp_path: Path):

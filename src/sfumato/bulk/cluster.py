@@ -21,23 +21,26 @@ WHAT = "--replicas"
 class Actor:
     """Does one shard after the other."""
 
-    def __init__(self, kind: Kind, threads: int):
+    def __init__(self, kind: Kind, threads: int, folder: str):
         """Wait for the first shard.
 
         Args:
             kind: of the work.
             threads: to compute with on a CPU, unless OMP_NUM_THREADS says it, as it does for one process.
+            folder: that relative paths begin at; an actor of a cluster would begin where that was started.
         """
         import torch
 
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or threads))
         self._kind: Kind = kind
+        self._folder = folder
         self._work: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the shards of a batch; what a user can put right is told, and nothing is raised."""
         try:
             if self._work is None:
+                os.chdir(self._folder)
                 self._work = self._kind.load()
             done = [pickle.loads(shard).do(self._work, self._kind) for shard in batch["shard"]]
             return {"done": [pickle.dumps(one) for one in done]}
@@ -71,7 +74,9 @@ def on_ray(todo: Sequence[Shard], kind: Kind, *, replicas: int, address: str = "
         resources, threads = _resources([node["Resources"] for node in ray.nodes() if node["Alive"]], replicas)
         found = ray.data.from_items([{"shard": pickle.dumps(one)} for one in todo], override_num_blocks=len(todo))
         pool = ray.data.ActorPoolStrategy(size=min(replicas, len(todo)), max_tasks_in_flight_per_actor=1)
-        done = found.map_batches(Actor, batch_size=1, compute=pool, fn_constructor_args=(kind, threads), **resources)
+        done = found.map_batches(
+            Actor, batch_size=1, compute=pool, fn_constructor_args=(kind, threads, os.getcwd()), **resources
+        )
         for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
             for one in map(pickle.loads, batch["done"]):
                 if isinstance(one, ValueError):

@@ -7,6 +7,7 @@ its name. `manifest.json` says how the input was cut and what the run is, so tha
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +18,8 @@ from typing import Any, BinaryIO, Self
 from sfumato.config import ConfigError
 from sfumato.sample.journal import Journal, OtherRun
 
-MANIFEST, PARTS = "manifest.json", ".parts"
+MANIFEST, PARTS, WHOLE = "manifest.json", ".parts", "whole"
+_PART = re.compile(r"part-\d+\.jsonl(\.partial)?")
 
 
 class Shards:
@@ -43,7 +45,7 @@ class Shards:
         self._lock = self._locked()
         self.fresh = not begun(target)
         try:
-            self.manifest = self._manifest() or self._begin(manifest)
+            self.manifest = manifest_of(target) or self._begin(manifest)
             known = {"shard_rows": self.manifest.get("shard_rows")}
             if self.manifest != manifest | known:
                 raise OtherRun.at(str(self.folder))
@@ -90,7 +92,7 @@ class Shards:
         """When all are done: make the file of them that was asked for, at once, and take them away."""
         assert not self.missing()
         if self.whole:
-            draft = self.folder / "whole"
+            draft = self.folder / WHOLE
             with open(draft, "wb") as file:
                 for shard in range(self.count):
                     with open(self.path(shard), "rb") as part:
@@ -120,21 +122,12 @@ class Shards:
             ) from None
         return lock
 
-    def _manifest(self) -> dict[str, Any] | None:
-        try:
-            return json.loads((self.folder / MANIFEST).read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            raise ConfigError(f"{self.folder / MANIFEST}: not JSON; name another output, or remove it") from None
-
     def _begin(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """A new run; one process may have written the beginning of the file, which then is copied to the shards."""
-        for name in os.listdir(self.folder):
-            if name.startswith("."):
-                continue
-            if not self.whole:
-                raise ConfigError(f"{self.folder}: not empty, and no run of ours; name another output")
+        left = [name for name in os.listdir(self.folder) if not name.startswith(".")]
+        if not all(self.whole and (name == WHOLE or _PART.fullmatch(name)) for name in left):
+            raise ConfigError(f"{self.folder}: not empty, and no run of ours; name another output")
+        for name in left:
             (self.folder / name).unlink()
         self.manifest = manifest
         if self.whole and self.target.exists():
@@ -165,6 +158,21 @@ def folder_of(target: str | Path) -> Path:
 def begun(target: str | Path) -> bool:
     """Whether an earlier run has left shards for this output."""
     return (folder_of(target) / MANIFEST).exists()
+
+
+def manifest_of(target: str | Path) -> dict[str, Any] | None:
+    """What the run is that has left shards for this output; None = there is none.
+
+    Raises:
+        ConfigError: it cannot be understood.
+    """
+    path = folder_of(target) / MANIFEST
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise ConfigError(f"{path}: not JSON; name another output, or remove it") from None
 
 
 def is_file(target: str | Path) -> bool:

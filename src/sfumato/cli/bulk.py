@@ -71,6 +71,7 @@ def _write_shards(options: BulkOptions, bar: Bar) -> "tuple[Summary, dict[str, A
     from sfumato.sample.language_model import LanguageModel
 
     bar.begin("reading the prompts")
+    options = replace(options, dtype=options.settled(options.device, options.dtype))
     model = LanguageModel.described(options.model or None)
     writer = Writer(model, **_settings(replace(options, classifier="", label=""), model))
     about = {"model": model.front.version(), "dtype": options.dtype, "settings": _asked(options)}

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
@@ -41,6 +41,7 @@ def run(words: list[str], out: TextIO) -> None:
     from sfumato.evaluate.records import MARK, counts
     from sfumato.sample.front import Front
 
+    options = replace(options, dtype=options.settled(options.device, options.dtype))
     front = Front.load(options.name)
     depends = {name: getattr(options, name) for name in ("field", "prompt", "response", "samples", "seed", "dtype")}
     kind = Kind(
@@ -78,11 +79,19 @@ def _print(options: Options, model: str, done: Mapping[str, float], seconds: flo
     from sfumato.evaluate.records import mean
 
     rows, resumed, errors, tokens, size = (int(done[n]) for n in ("rows", "resumed", "errors", "tokens", "bytes"))
+    if rows == errors:
+        raise ValueError(
+            f"{options.output}: none of {rows} records has a likelihood; each says why under likelihood.error"
+        )
     nats, bits = mean(done, "tokens"), mean(done, "bytes", math.log(2))
     if options.json:
         about = {"model": model, "input": options.input, "output": options.output, "records": rows, "resumed": resumed}
         about |= {"errors": errors, "tokens": tokens, "bytes": size, "samples": options.samples, "seed": options.seed}
-        about |= {"nats_per_token": asdict(nats), "bits_per_byte": asdict(bits), "perplexity": math.exp(nats.value)}
+        about |= {
+            "nats_per_token": asdict(nats),
+            "bits_per_byte": asdict(bits),
+            "perplexity": math.exp(min(nats.value, 700)),
+        }
         print(json.dumps({**about, "seconds": seconds, "replicas": options.replicas}), file=out)
         return
     before = f", {resumed} of them by an earlier run" if resumed else ""

@@ -1,5 +1,6 @@
 """What `generate` and `evaluate` share where a large input becomes a large output: its flags, and the run."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,23 @@ class ShardOptions:
     replicas: int = option(0, "--input: copies of the model at work on Ray, one a GPU; 0 = this process", at_least=0)
     ray_address: str = option("", "--replicas: a cluster that is running (default: RAY_ADDRESS, else this machine)")
     shard_rows: int = option(0, "--input: records in a shard; 0 = by the batch and their number", at_least=0)
+
+    def settled(self, device: str, dtype: str) -> str:
+        """The dtype of all shards. `auto` may measure differently in each copy, and when the run is gone on with.
+
+        Where the copies are on another cluster, `auto` stays what it is: that may have GPUs, where it measures nothing.
+        """
+        if dtype != "auto":
+            return dtype
+        from sfumato.bulk.shards import manifest_of
+
+        if known := (manifest_of(self.output) or {}).get("dtype"):
+            return known
+        if self.replicas and (self.ray_address or os.environ.get("RAY_ADDRESS")):
+            return dtype
+        from sfumato.model.device import resolve_device, resolve_dtype
+
+        return str(resolve_dtype(dtype, resolve_device(device))).removeprefix("torch.")
 
     def run_shards(
         self, kind: "Kind", bar: Bar, title: str, check: "Callable[[Iterable[Record]], object] | None" = None
