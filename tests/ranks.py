@@ -130,6 +130,29 @@ def doubled(shapes: list[tuple[int, int, int]]) -> list[bool]:
     return right
 
 
+def updated(rows: int, together: int) -> bool:
+    """Whether Muon moves matrices that are held in rows as it moves whole ones, so many numbers at a time."""
+    import torch
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from sfumato.config import TrainConfig
+    from sfumato.train import optimiser
+    from sfumato.train.parallel import joined, whole
+
+    optimiser.TOGETHER = together
+    with joined(TrainConfig(), "cpu") as processes:
+        generator = torch.Generator().manual_seed(0)
+        drawn = [torch.randn(2, rows, 4, generator=generator) for _ in range(3)]
+        moved = []
+        for share in (lambda one: distribute_tensor(one, processes.mesh["shard"], [Shard(0)]), torch.clone):
+            parameters = [torch.nn.Parameter(share(value)) for value, _ in drawn]
+            for parameter, (_, gradient) in zip(parameters, drawn, strict=True):
+                parameter.grad = share(gradient)
+            optimiser.Muon(parameters).step()
+            moved.append(torch.stack([whole(parameter.detach()) for parameter in parameters]))
+        return torch.allclose(*moved, atol=1e-5)
+
+
 def disagreeing() -> list[str]:
     """What each process hears when the first, or another one, meets a mistake."""
     from sfumato.config import TrainConfig

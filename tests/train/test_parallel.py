@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import disagreeing, doubled, first_losses, together, trained
+from ranks import disagreeing, doubled, first_losses, together, trained, updated
 
 from sfumato.config import ConfigError, Recipe, TrainConfig
 from sfumato.model.bundle import Bundle
@@ -92,6 +92,11 @@ def test_every_kind_of_network_and_noise_is_shared(recipe: Make) -> None:
 
 def test_matrices_in_rows_are_worked_on_whole() -> None:
     assert together(3, doubled, [(3, 6, 4), (4, 7, 5), (1, 2, 3), (7, 1, 1)]) == [[True] * 4] * 3
+
+
+def test_processes_that_hold_unequal_parts_exchange_as_many_matrices_at_a_time() -> None:
+    # Of 5 rows one holds 3 and the other 2: 16 numbers are one matrix of the first, and two of the second.
+    assert together(2, updated, 5, 16) == [True, True]
 
 
 def test_a_mistake_is_told_once() -> None:
