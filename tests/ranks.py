@@ -89,6 +89,31 @@ def trained(*runs: tuple[Any, Path]) -> list[tuple[Path | None, int]]:
     return made
 
 
+def left(recipe: Any, out: Path, watcher: Any) -> str:
+    """Why a training ended that the first process leaves as soon as there is something to watch."""
+    from sfumato.train.loop import train
+
+    try:
+        train(recipe, out, watcher=watcher)
+    except (ValueError, OSError) as error:
+        return type(error).__name__
+    return ""
+
+
+class Leaving:
+    """Leaves after a step, while its checkpoint is written."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def started(self, *about: Any) -> None:
+        pass
+
+    def stepped(self, record: dict[str, Any]) -> None:
+        if record["step"] == self.step:
+            raise ValueError("somebody has seen enough")
+
+
 def first_losses(recipes: list[Any], steps: int) -> list[list[float]]:
     """The losses and gradient norms of the first steps of runs."""
     from sfumato.text.tokenizer import Tokenizer

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import disagreeing, doubled, first_losses, together, trained, updated
+from ranks import Leaving, disagreeing, doubled, first_losses, left, together, trained, updated
 
 from sfumato.config import ConfigError, Recipe, TrainConfig
 from sfumato.model.bundle import Bundle
+from sfumato.train import checkpoint
 from sfumato.train.parallel import Processes, joined
 
 Make = Callable[..., Recipe]
@@ -72,6 +73,12 @@ def test_a_run_goes_on_with_another_number_of_processes(
                 shutil.rmtree(path)
             shutil.rmtree(out / "model")
     assert len(records(out)) == len(records(alone)) and curve(out) == pytest.approx(curve(alone), **NEAR)
+
+
+def test_who_leaves_in_the_middle_leaves_a_whole_checkpoint(tmp_path: Path, asked: Make) -> None:
+    assert together(2, left, asked(), tmp_path / "run", Leaving(4)) == ["ValueError", "ElsewhereError"]
+    found = checkpoint.newest(tmp_path / "run" / "checkpoints", pytest.fail)
+    assert found is not None and found.name == "step-00000004"
 
 
 def test_every_kind_of_network_and_noise_is_shared(recipe: Make) -> None:

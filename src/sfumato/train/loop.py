@@ -136,6 +136,7 @@ def _steps(
         contextlib.closing(Journal(out / "samples.txt", say)) as samples,
         Watchdog(out, config.hang_after, processes.rank) as watchdog,
         _interruptible() as told,
+        contextlib.closing(state),
     ):
         due = Due(True, True, True)  # of the first step: it may compile
         while not _done(recipe, run, steps) and not (stopped := processes.most(told.signal)):

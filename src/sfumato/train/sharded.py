@@ -84,6 +84,13 @@ class Writer:
                 error = raised
         self.processes.told(error)
 
+    def close(self) -> None:
+        """Let the last checkpoint become complete; tells and asks nobody, so that a process may leave alone.
+
+        The others write theirs in the background, whatever they wait for; if one has died, there is none.
+        """
+        self._pool.shutdown()
+
 
 def read(folder: Path, like: Like) -> dict[str, Tensor]:
     """Of every tensor in a checkpoint what this process holds; all processes that train together call it.

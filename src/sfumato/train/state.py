@@ -93,6 +93,11 @@ class State:
         if self.processes.mesh is not None:
             self._writer.finish()
 
+    def close(self) -> None:
+        """Do not leave while the last checkpoint is being written, whatever the reason for leaving."""
+        if "_writer" in vars(self):
+            self._writer.close()
+
     def _about(self) -> dict[str, Any]:
         """What is no tensor; complete in the first process only."""
         found = self.processes.gathered(self.stream.state()) or [{}]
