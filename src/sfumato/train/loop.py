@@ -144,6 +144,8 @@ def _steps(
             # A step after one with more to do as well: in it the others wait for what the first one did alone.
             watchdog.fed(LONGER if any(before) or any(due) else 1)
             record = run.step()
+            if state.spikes.bad >= config.spikes:
+                watchdog.fed(LONGER)  # a checkpoint is read to go back to
             look_after(state, config, checkpoints, say, closely=due.evaluation or due.checkpoint)
             record["rollbacks"] = state.spikes.rollbacks
             if evaluate and due.evaluation:
