@@ -1,16 +1,38 @@
-"""What is made of a run's state: here where its weights are collected from several processes."""
+"""What is made of a run's state, and what it takes over, in no more memory than that needs."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
-from sfumato.config import ModelConfig
+from sfumato.config import ModelConfig, TrainConfig
 from sfumato.model.transformer import Transformer
+from sfumato.train import checkpoint
+from sfumato.train.optimiser import build_optimisers
 from sfumato.train.parallel import Processes
 from sfumato.train.state import State, averaged_network
+
+
+def test_going_back_needs_no_second_moments(tmp_path: Path) -> None:
+    network = Transformer(ModelConfig(32, 16, layers=1, heads=2, mlp_width=16, context=8)).initialise(0)
+    optimisers = build_optimisers(network, TrainConfig())
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for optimiser in optimisers:
+        optimiser.step()
+    state = State(network, optimisers, {}, cast(Any, None))
+    held = [value for one in optimisers for kept in one.state.values() for value in kept.values()]
+    expected = [value.clone() for value in held]
+    checkpoint.write(tmp_path, state._tensors(), {"step": 1, "loss_mean": 0.0, "loss_square": 0.0})
+    (tmp_path / "tensors.safetensors").rename(tmp_path / "shard-1.safetensors")  # as several processes call theirs
+    for value in held:
+        value.zero_()
+    assert state.go_back(tmp_path) == 1
+    now = [value for one in optimisers for kept in one.state.values() for value in kept.values()]
+    assert all(value is old and value.equal(was) for value, old, was in zip(now, held, expected, strict=True))
 
 
 class Elsewhere(Processes):

@@ -15,8 +15,8 @@ import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from types import MethodType
 from datetime import timedelta
+from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch

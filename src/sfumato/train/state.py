@@ -164,8 +164,12 @@ class State:
         if kept is not None:
             return kept.detach()
         if kind == "optimiser":
-            i, j, _ = rest.split("/")
-            parameter = _parameters(self.optimisers[int(i)])[int(j)]
+            i, j, key = rest.split("/")
+            optimiser = self.optimisers[int(i)]
+            parameter = _parameters(optimiser)[int(j)]
+            held = optimiser.state.get(parameter, {}).get(key)
+            if held is not None and held.shape == size and held.dtype == dtype:
+                return held  # not beside it: moments are the most of what a device holds
             if parameter.shape == size:
                 return torch.zeros_like(parameter, dtype=dtype).detach()
         return torch.zeros(size, dtype=dtype)
