@@ -100,6 +100,20 @@ def left(recipe: Any, out: Path, watcher: Any) -> str:
     return ""
 
 
+def apart(recipe: Any, folders: list[Path]) -> str:
+    """What a process hears whose folder is not that of the first."""
+    from sfumato.train import run
+    from sfumato.train.loop import train
+
+    os.chdir(folders[int(os.environ["RANK"])])
+    os.environ["LOCAL_RANK"], run.LATE = "0", 0.2
+    try:
+        train(recipe, Path("run"))
+    except (ValueError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 class Leaving:
     """Leaves after a step, while its checkpoint is written."""
 

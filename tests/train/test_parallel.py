@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import Leaving, disagreeing, doubled, first_losses, left, together, trained, updated
+from ranks import Leaving, apart, disagreeing, doubled, first_losses, left, together, trained, updated
 
 from sfumato.config import ConfigError, Recipe, TrainConfig
 from sfumato.model.bundle import Bundle
@@ -79,6 +79,15 @@ def test_who_leaves_in_the_middle_leaves_a_whole_checkpoint(tmp_path: Path, aske
     assert together(2, left, asked(), tmp_path / "run", Leaving(4)) == ["ValueError", "ElsewhereError"]
     found = checkpoint.newest(tmp_path / "run" / "checkpoints", pytest.fail)
     assert found is not None and found.name == "step-00000004"
+
+
+def test_machines_that_share_no_disk_are_told_before_they_train(tmp_path: Path, asked: Make) -> None:
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    first, other = together(2, apart, asked(), folders)
+    assert first == "ElsewhereError: another process tells why"
+    assert other.startswith("RunError: run: process 1 on ") and "a disk that all machines share" in other
 
 
 def test_every_kind_of_network_and_noise_is_shared(recipe: Make) -> None:

@@ -25,7 +25,7 @@ from sfumato.train.memory import keep_buffers
 from sfumato.train.parallel import joined
 from sfumato.train.retry import Say, retried, saying
 from sfumato.train.rollback import look_after
-from sfumato.train.run import Metrics, num_steps, open_run, open_tokenizer
+from sfumato.train.run import Metrics, check_shared, num_steps, open_run, open_tokenizer
 from sfumato.train.state import averaged_network, kept_adapter
 from sfumato.train.watchdog import LONGER, Watchdog
 
@@ -98,6 +98,7 @@ def train(
         watcher = watcher if processes.first else None
         say = say if processes.first else _to_standard_error  # of the others, those that have trouble of their own
         recipe = processes.agreed(lambda: open_run(recipe, out))
+        check_shared(out, processes)
         if recipe.train.threads:
             torch.set_num_threads(recipe.train.threads)
         keep_buffers()
