@@ -6,11 +6,12 @@ from typing import Any, cast
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sfumato.config import ModelConfig, TrainConfig
 from sfumato.model.transformer import Transformer
-from sfumato.train import checkpoint
+from sfumato.train import checkpoint, sharded
 from sfumato.train.optimiser import build_optimisers
 from sfumato.train.parallel import Processes
 from sfumato.train.state import State, averaged_network
@@ -33,6 +34,13 @@ def test_going_back_needs_no_second_moments(tmp_path: Path) -> None:
     assert state.go_back(tmp_path) == 1
     now = [value for one in optimisers for kept in one.state.values() for value in kept.values()]
     assert all(value is old and value.equal(was) for value, old, was in zip(now, held, expected, strict=True))
+
+
+def test_a_checkpoint_without_some_of_its_files_is_damaged(tmp_path: Path) -> None:
+    save_file({"weight/a": torch.ones(2, 3)}, tmp_path / "shard-1.safetensors")
+    with pytest.raises(checkpoint.CheckpointError, match="damaged checkpoint .Size mismatch.*start again"):
+        with checkpoint.damage_told(tmp_path):
+            sharded.read(tmp_path, lambda name, size, dtype: torch.zeros(4, 3))
 
 
 class Elsewhere(Processes):
