@@ -89,6 +89,45 @@ def trained(*runs: tuple[Any, Path]) -> list[tuple[Path | None, int]]:
     return made
 
 
+def left(recipe: Any, out: Path, watcher: Any) -> str:
+    """Why a training ended that the first process leaves as soon as there is something to watch."""
+    from sfumato.train.loop import train
+
+    try:
+        train(recipe, out, watcher=watcher)
+    except (ValueError, OSError) as error:
+        return type(error).__name__
+    return ""
+
+
+def apart(recipe: Any, folders: list[Path]) -> str:
+    """What a process hears whose folder is not that of the first."""
+    from sfumato.train import run
+    from sfumato.train.loop import train
+
+    os.chdir(folders[int(os.environ["RANK"])])
+    os.environ["LOCAL_RANK"], run.LATE = "0", 0.2
+    try:
+        train(recipe, Path("run"))
+    except (ValueError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+class Leaving:
+    """Leaves after a step, while its checkpoint is written."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def started(self, *about: Any) -> None:
+        pass
+
+    def stepped(self, record: dict[str, Any]) -> None:
+        if record["step"] == self.step:
+            raise ValueError("somebody has seen enough")
+
+
 def first_losses(recipes: list[Any], steps: int) -> list[list[float]]:
     """The losses and gradient norms of the first steps of runs."""
     from sfumato.text.tokenizer import Tokenizer
@@ -128,6 +167,29 @@ def doubled(shapes: list[tuple[int, int, int]]) -> list[bool]:
             wanted = torch.stack([distribute_tensor(one, mesh, [Shard(0)]).to_local() for one in work(whole_GMN)])
             right.append(torch.equal(made, wanted))
     return right
+
+
+def updated(rows: int, together: int) -> bool:
+    """Whether Muon moves matrices that are held in rows as it moves whole ones, so many numbers at a time."""
+    import torch
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from sfumato.config import TrainConfig
+    from sfumato.train import optimiser
+    from sfumato.train.parallel import joined, whole
+
+    optimiser.TOGETHER = together
+    with joined(TrainConfig(), "cpu") as processes:
+        generator = torch.Generator().manual_seed(0)
+        drawn = [torch.randn(2, rows, 4, generator=generator) for _ in range(3)]
+        moved = []
+        for share in (lambda one: distribute_tensor(one, processes.mesh["shard"], [Shard(0)]), torch.clone):
+            parameters = [torch.nn.Parameter(share(value)) for value, _ in drawn]
+            for parameter, (_, gradient) in zip(parameters, drawn, strict=True):
+                parameter.grad = share(gradient)
+            optimiser.Muon(parameters).step()
+            moved.append(torch.stack([whole(parameter.detach()) for parameter in parameters]))
+        return torch.allclose(*moved, atol=1e-5)
 
 
 def disagreeing() -> list[str]:

@@ -182,3 +182,14 @@ def test_a_signature_in_a_url_is_no_part_of_the_name():
     assert (File(url, "", 1).format, File(url, "", 1).compression) == (".jsonl", ".gz")
     assert remote.without_query(url) == "https://host/texts/a.jsonl.gz"
     assert remote.without_query("texts/what?.txt") == "texts/what?.txt"
+
+
+def test_nobody_is_shown_a_signature_or_a_password():
+    url = "https://me:pass@host:1/a.jsonl?signature=secret"
+    seen = File(url, "", 1).shown
+    assert seen == "https://host:1/a.jsonl"
+    assert remote.shown(f"{url}: no (404, url='{url}')") == f"{seen}: no (404, url='{seen}')"
+    for name in ("s3://bucket/what?.txt", "abfs://box@account/a.txt", "hf://datasets/me/it@main/a.txt", "C:/a?b"):
+        assert remote.shown(name) == name
+    with pytest.raises(DataError, match="^nowhere://host/a.jsonl: "):
+        read("nowhere://me:pass@host/a.jsonl")

@@ -87,5 +87,17 @@ def test_what_a_law_never_reaches_is_said(results: list[Result], recipe: Recipe)
     assert "no number of parameters is enough" in page(ABOUT, kinds, [sizes, costs])
 
 
+def test_more_parameters_than_a_float_can_count_are_no_number_of_them(results: list[Result], recipe: Recipe):
+    kinds = study(results, draws=2)
+    fit, twin = kinds["masked"].fit, kinds["ar"].fit
+    assert fit and twin
+    rung = kinds["ar"].fitted[0].rung
+    slow = Law(E=0.0, A=20.0, B=1e-9, alpha=0.01, beta=0.4)  # whose exponent is at its bound
+    kinds["masked"] = replace(kinds["masked"], fit=replace(fit, law=slow))
+    kinds["ar"] = replace(kinds["ar"], fit=replace(twin, law=replace(TWIN, E=1e-4, A=1e-3, B=1e-3)))
+    frontiers = {name: Frontier(recipe, name, 300, 10.0 * rung.parameters) for name in kinds}
+    assert comparisons(kinds, frontiers)[0].factor.value == math.inf
+
+
 def raised(result: Result) -> Result:
     return replace(result, outcome=replace(result.outcome, nats_per_token=result.outcome.nats_per_token + 9))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import disagreeing, doubled, first_losses, together, trained
+from ranks import Leaving, apart, disagreeing, doubled, first_losses, left, together, trained, updated
 
 from sfumato.config import ConfigError, Recipe, TrainConfig
 from sfumato.model.bundle import Bundle
+from sfumato.train import checkpoint
 from sfumato.train.parallel import Processes, joined
 
 Make = Callable[..., Recipe]
@@ -74,6 +75,21 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert len(records(out)) == len(records(alone)) and curve(out) == pytest.approx(curve(alone), **NEAR)
 
 
+def test_who_leaves_in_the_middle_leaves_a_whole_checkpoint(tmp_path: Path, asked: Make) -> None:
+    assert together(2, left, asked(), tmp_path / "run", Leaving(4)) == ["ValueError", "ElsewhereError"]
+    found = checkpoint.newest(tmp_path / "run" / "checkpoints", pytest.fail)
+    assert found is not None and found.name == "step-00000004"
+
+
+def test_machines_that_share_no_disk_are_told_before_they_train(tmp_path: Path, asked: Make) -> None:
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    first, other = together(2, apart, asked(), folders)
+    assert first == "ElsewhereError: another process tells why"
+    assert other.startswith("RunError: run: process 1 on ") and "a disk that all machines share" in other
+
+
 def test_every_kind_of_network_and_noise_is_shared(recipe: Make) -> None:
     blocks = recipe(model={"block": 4}, batch=4, accumulate=2)
     latents = {"latent": 8, "self_conditioning": True, "time_conditioning": True, "tied": False}
@@ -92,6 +108,11 @@ def test_every_kind_of_network_and_noise_is_shared(recipe: Make) -> None:
 
 def test_matrices_in_rows_are_worked_on_whole() -> None:
     assert together(3, doubled, [(3, 6, 4), (4, 7, 5), (1, 2, 3), (7, 1, 1)]) == [[True] * 4] * 3
+
+
+def test_processes_that_hold_unequal_parts_exchange_as_many_matrices_at_a_time() -> None:
+    # Of 5 rows one holds 3 and the other 2: 16 numbers are one matrix of the first, and two of the second.
+    assert together(2, updated, 5, 16) == [True, True]
 
 
 def test_a_mistake_is_told_once() -> None:

@@ -20,6 +20,7 @@ from sfumato.train.denoising import Prepared
 from sfumato.train.loop import train
 from sfumato.train.rollback import TrainingError
 from sfumato.train.spikes import Spikes
+from sfumato.train.watchdog import LONGER, Watchdog
 
 Make = Callable[..., Recipe]
 Outcome = Callable[[Path], dict[str, Any]]
@@ -166,6 +167,17 @@ def test_skip_goes_on_for_ever_and_says_so_once(tmp_path: Path, recipe: Make, co
 
 def test_few_bad_steps_are_only_skipped(tmp_path: Path, recipe: Make) -> None:
     train(recipe(spikes=3), tmp_path, prepare=prepared({2, 3, 5, 8, 9, 12}), say=pytest.fail)
+
+
+def test_going_back_may_take_longer_than_a_step(
+    tmp_path: Path, recipe: Make, monkeypatch: pytest.MonkeyPatch, column: Column
+) -> None:
+    fed: list[float] = []
+    monkeypatch.setattr(Watchdog, "fed", lambda self, times: fed.append(times))
+    train(recipe(steps=8, checkpoint_every=3, spikes=2), tmp_path, prepare=prepared({4, 5}), say=lambda line: None)
+    assert column(tmp_path, "rollbacks") == [0] * 4 + [1] * 4
+    # The first step; the third and what follows it, where a checkpoint is written; the fifth, once it has gone wrong.
+    assert fed == [LONGER, 1, LONGER, LONGER, 1, LONGER, LONGER, LONGER, LONGER]
 
 
 def test_processes_that_train_together_go_back_together(tmp_path: Path, recipe: Make, column: Column) -> None:

@@ -137,7 +137,10 @@ def _wish(options: Options) -> "Wish":
 def _found(source: Source) -> Source:
     from dataclasses import replace
 
-    return source if source.path.startswith("hf:") else replace(source, path=str(Path(source.path).absolute()))
+    from sfumato.data.remote import is_url
+
+    named = source.path.startswith("hf:") or is_url(source.path)
+    return source if named else replace(source, path=str(Path(source.path).absolute()))
 
 
 def _dataset(options: Options, registry: "Registry", work: Path, bar: Bar) -> "Dataset | None":

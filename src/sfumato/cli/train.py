@@ -131,11 +131,13 @@ class Watch:
 
     def started(self, step: int, steps: int, parameters: int, recipe: Recipe, corpora: "list[Corpus]") -> None:
         """Training starts or continues."""
+        from sfumato.data.remote import shown
+
         self.steps, self.recipe = steps, recipe
         for corpus in corpora:
             if corpus.report.skipped:
                 lines = "1 broken line" if corpus.report.skipped == 1 else f"{corpus.report.skipped} broken lines"
-                self.bar.say(f"{corpus.path}: left out {lines}, as {corpus.report.examples[0]}")
+                self.bar.say(f"{shown(corpus.path)}: left out {lines}, as {corpus.report.examples[0]}")
         text = f"{sum(len(corpus.tokens) for corpus in corpora):,} tokens of text"
         if not all(corpus.whole for corpus in corpora):
             text = "text as it is streamed"

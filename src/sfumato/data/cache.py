@@ -16,6 +16,7 @@ import numpy as np
 
 from sfumato.config import DataConfig, Source
 from sfumato.data.document import LONGEST, Chat, DataError, Document, Pair, Report, Section, sections
+from sfumato.data.remote import shown
 from sfumato.data.shards import beginning
 from sfumato.data.sources import content_key, documents
 from sfumato.text.interface import AnyTokenizer
@@ -136,7 +137,7 @@ def _open_source(
     if corpus is None or (corpus.report.skipped and data.on_error == "stop"):  # it raises at the broken line
         report = Report(data.on_error)
         found = beginning(source, report, BEGINNING) if data.stream else documents(source, report)
-        _build(root / key, source.path, report, encoder(found, tokenizer), tokenizer.vocab_size, progress)
+        _build(root / key, shown(source.path), report, encoder(found, tokenizer), tokenizer.vocab_size, progress)
         corpus = _load(root / key, source.path)
         if corpus is None:
             raise DataError(f"{root / key}: the cache written here cannot be read back; set --data.cache elsewhere")

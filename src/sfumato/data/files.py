@@ -29,6 +29,11 @@ class File:
     """What the server says about its content, such as an ETag."""
 
     @property
+    def shown(self) -> str:
+        """Its path or URL, for people to read."""
+        return remote.shown(self.name)
+
+    @property
     def format(self) -> str:
         """The suffix that tells how to read it, once it is decompressed."""
         return _format(PurePosixPath(remote.without_query(self.name)))
@@ -81,7 +86,7 @@ def files(name: str) -> list[File]:
     found = _remote(name) if remote.is_url(name) else _local(name)
     if len(found) == 1 and not found[0].inside:
         if found[0].format not in FORMATS:
-            raise DataError(f"{found[0].name}: unknown kind of data; expected {known}, each also .gz, .xz or .zst")
+            raise DataError(f"{found[0].shown}: unknown kind of data; expected {known}, each also .gz, .xz or .zst")
         return found
     found = [
         file
@@ -89,7 +94,10 @@ def files(name: str) -> list[File]:
         if file.format in FORMATS and not any(part.startswith(".") for part in PurePosixPath(file.inside).parts)
     ]
     if not found:
-        raise DataError(f"{name}: no data in this folder; expected files that end in {known} (or these .gz, .xz, .zst)")
+        raise DataError(
+            f"{remote.shown(name)}: no data in this folder; expected files that end in {known} (or these .gz, .xz, "
+            ".zst)"
+        )
     return found
 
 

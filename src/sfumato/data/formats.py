@@ -108,7 +108,7 @@ def _rows(file: File, view: View, portion: int, portions: int, after: int) -> It
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise DataError(f"{file.name}: reading Parquet needs pyarrow; pip install 'sfumato[train]'") from None
+        raise DataError(f"{file.shown}: reading Parquet needs pyarrow; pip install 'sfumato[train]'") from None
     row = after
     try:
         with file.open() as handle:

@@ -13,6 +13,7 @@ import numpy as np
 from sfumato.config import Source
 from sfumato.data.cache import Encoder, token_type
 from sfumato.data.document import DataError, Document, Report, Section, document_of, length
+from sfumato.data.remote import shown
 from sfumato.data.rows import Batch, Text, batch_of, cut, packed, shuffled
 from sfumato.data.shards import Part, Reading, dealt
 from sfumato.text.interface import AnyTokenizer
@@ -178,8 +179,9 @@ class Reader:
     def _check(self, epoch: int) -> None:
         """DataError where a lane finds nothing to train on again and again."""
         if epoch - self._last > PATIENCE:
+            source = self._supply.source.path
             raise DataError(
-                f"{self._supply.source.path}: too little text to train on for {self._plan.lanes} lanes; use fewer "
+                f"{shown(source)}: too little text to train on for {self._plan.lanes} lanes; use fewer "
                 "data.lanes, or data.stream = false"
             )
 

@@ -1,6 +1,7 @@
 """Files behind URLs (s3://, gs://, az://, hf://, https://, ...), through fsspec: listed, told apart, read patiently."""
 
 import io
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -38,6 +39,12 @@ def is_url(name: str) -> bool:
 def without_query(name: str) -> str:
     """A path, or a URL without what stands behind ?, which may be a signature that nobody else should see."""
     return name.partition("?")[0] if name.startswith("http") else name
+
+
+def shown(text: str) -> str:
+    """A URL, or a message with some, for people to read: without what stands behind ? and without a password."""
+    text = re.sub(r"""(https?://[^\s?'"]*)\?[^\s'")]*?(?=[:;,.]?([\s'")]|$))""", r"\1", text)
+    return re.sub(r"(\w://)[^\s/@:]*:[^\s/@]*@", r"\1", text)
 
 
 def listed(url: str) -> list[Found]:
@@ -104,7 +111,7 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise DataError(f"{url}: reading from a URL needs fsspec; pip install 'sfumato[remote]'") from None
+        raise DataError(f"{shown(url)}: reading from a URL needs fsspec; pip install 'sfumato[remote]'") from None
     return _told(url, lambda: fsspec.core.url_to_fs(url))
 
 
@@ -115,7 +122,7 @@ def _told(url: str, action: Callable[[], T]) -> T:
     except DataError:
         raise
     except Exception as error:  # each file system has kinds of its own
-        raise DataError(f"{url}: {_why(error)}") from None
+        raise DataError(shown(f"{url}: {_why(error)}")) from None
 
 
 def _why(error: Exception) -> str:

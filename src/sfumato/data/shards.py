@@ -53,8 +53,8 @@ class FilePart:
 
     @property
     def name(self) -> str:
-        """The file."""
-        return self.file.name
+        """The file, for people to read."""
+        return self.file.shown
 
     @property
     def size(self) -> float:

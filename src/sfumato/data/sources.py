@@ -133,4 +133,4 @@ def _parts(source: Source, *, whole: bool = False) -> Iterator[tuple[str, Iterat
         yield source.path, table_rows(dataset(source), view)
     else:
         for file in files(source.path):
-            yield file.name, read(file, view)
+            yield file.shown, read(file, view)

@@ -13,6 +13,7 @@ from sfumato.scale.ladder import KINDS, Rung, Shape, shapes
 from sfumato.scale.law import DRAWS, Fit, Interval, Law, LawError, Point, fit, interval
 from sfumato.scale.trials import Outcome
 
+LOG_MOST = 700.0  # the logarithm of numbers that are as good as infinite, since a float holds no larger ones
 LARGEST = 32.0  # how many times the largest rung's parameters a network for a budget may have
 
 
@@ -171,7 +172,10 @@ def _middle(kind: Kind, name: str) -> float:
 def _size_factor(own: Law, twin: Law, parameters: float, tokens: float) -> float:
     """Solve own(factor * N, D) = twin(N, D)."""
     rest = float(twin(parameters, tokens)) - own.E - own.B * tokens**-own.beta
-    return (own.A / rest) ** (1 / own.alpha) / parameters if rest > 0 else math.inf
+    if rest <= 0:
+        return math.inf
+    log_factor = math.log(own.A / rest) / own.alpha - math.log(parameters)
+    return math.exp(log_factor) if log_factor < LOG_MOST else math.inf
 
 
 def _ordered(values: list[float]) -> Interval:

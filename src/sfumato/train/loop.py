@@ -25,7 +25,7 @@ from sfumato.train.memory import keep_buffers
 from sfumato.train.parallel import joined
 from sfumato.train.retry import Say, retried, saying
 from sfumato.train.rollback import look_after
-from sfumato.train.run import Metrics, num_steps, open_run, open_tokenizer
+from sfumato.train.run import Metrics, check_shared, num_steps, open_run, open_tokenizer
 from sfumato.train.state import averaged_network, kept_adapter
 from sfumato.train.watchdog import LONGER, Watchdog
 
@@ -98,6 +98,7 @@ def train(
         watcher = watcher if processes.first else None
         say = say if processes.first else _to_standard_error  # of the others, those that have trouble of their own
         recipe = processes.agreed(lambda: open_run(recipe, out))
+        check_shared(out, processes)
         if recipe.train.threads:
             torch.set_num_threads(recipe.train.threads)
         keep_buffers()
@@ -136,6 +137,7 @@ def _steps(
         contextlib.closing(Journal(out / "samples.txt", say)) as samples,
         Watchdog(out, config.hang_after, processes.rank) as watchdog,
         _interruptible() as told,
+        contextlib.closing(state),
     ):
         due = Due(True, True, True)  # of the first step: it may compile
         while not _done(recipe, run, steps) and not (stopped := processes.most(told.signal)):
@@ -143,6 +145,8 @@ def _steps(
             # A step after one with more to do as well: in it the others wait for what the first one did alone.
             watchdog.fed(LONGER if any(before) or any(due) else 1)
             record = run.step()
+            if state.spikes.bad >= config.spikes:
+                watchdog.fed(LONGER)  # a checkpoint is read to go back to
             look_after(state, config, checkpoints, say, closely=due.evaluation or due.checkpoint)
             record["rollbacks"] = state.spikes.rollbacks
             if evaluate and due.evaluation:

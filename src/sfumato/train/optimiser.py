@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sfumato.config import ConfigError, ModelConfig, TrainConfig
 from sfumato.model.bundle import Network
 from sfumato.train.moments import AdamW8bit, Memory8bit, pieces
-from sfumato.train.parallel import local, on_wholes
+from sfumato.train.parallel import local, on_wholes, shards
 
 TOGETHER = 2**26  # numbers whose update is worked out at a time
 
@@ -52,7 +52,8 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                count = max(1, TOGETHER // max(1, local(parameters[0]).numel()))
+                # Alike in all processes, though the last ones may hold less: they exchange these matrices together.
+                count = max(1, TOGETHER * shards(parameters[0]) // max(1, shape.numel()))
                 for begin in range(0, len(parameters), count):
                     self._update(parameters[begin : begin + count], shape, group)
 

@@ -260,6 +260,12 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # pyrefly: ignore[not-callable]
 
 
+def shards(tensor: Tensor) -> int:
+    """How many processes share a tensor; those that have copies of it not counted."""
+    mesh = getattr(tensor, "device_mesh", None)
+    return 1 if mesh is None else mesh.size(mesh.ndim - 1)
+
+
 _joined = [ALONE]
 
 

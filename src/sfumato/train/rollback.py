@@ -56,7 +56,8 @@ def _go_back(state: State, config: TrainConfig, folder: Path, say: Say, why: str
     found = state.processes.agreed(lambda: _whole(folder, steps, say))
     if found is None:
         _stop(state, f"{where}; stopped, since there is no good checkpoint to go back to; {ADVICE}")
-    kept = state.go_back(found)
+    with checkpoint.damage_told(found):
+        kept = state.go_back(found)
     spikes.went_back(state.step)
     if state.processes.first:
         say(f"{where}; went back to the weights of step {kept}, with the data that follows here")

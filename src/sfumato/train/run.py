@@ -9,6 +9,8 @@ import dataclasses
 import json
 import math
 import os
+import socket
+import time
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from sfumato.model.device import resolve_device, resolve_dtype
 from sfumato.text.interface import AnyTokenizer
 from sfumato.text.tokenizer import Tokenizer, read_tokenizer
 from sfumato.train.journal import Journal
+from sfumato.train.parallel import ElsewhereError, Processes
 from sfumato.train.retry import Say, retried, saying
 
 # Settings that change nothing about the result while all goes well, so a continued run may change them.
@@ -43,6 +46,7 @@ FREE = frozenset(
         "hang_after",
     }
 )
+LATE = 60.0  # seconds until a network file system shows on one machine what was written on another
 
 
 class RunError(ValueError):
@@ -77,6 +81,24 @@ def open_run(recipe: Recipe, out: Path) -> Recipe:
     out.mkdir(parents=True, exist_ok=True)
     write_text(config, to_toml(recipe))
     return recipe
+
+
+def check_shared(out: Path, processes: Processes) -> None:
+    """See that the first process's folder is that of all: each writes its part of a checkpoint there.
+
+    Raises:
+        RunError: this machine has another one; one line of its first process.
+        ElsewhereError: that of another process.
+    """
+    end, error = time.monotonic() + LATE, None
+    while not (seen := (out / "config.toml").exists()) and time.monotonic() < end:
+        time.sleep(0.1)
+    if not seen:
+        error = RunError(
+            f"{out}: process {processes.rank} on {socket.gethostname()} does not find there what process 0 wrote; "
+            "give an --out on a disk that all machines share, by the same path"
+        )
+    processes.told(error if processes.local_rank == 0 or seen else ElsewhereError("the first of this machine tells"))
 
 
 def first_difference(made: Recipe, recipe: Recipe) -> tuple[str, Any, Any] | None:

@@ -68,9 +68,8 @@ class Writer:
             try:
                 written.result()
             except CheckpointException as error:  # of one process or more
-                causes = [cause for cause, _ in error.failures.values()]
-                first = next((cause for cause in causes if isinstance(cause, OSError)), causes[0])
-                raise OSError(getattr(first, "errno", None), str(first)) from None
+                cause = _cause(error)
+                raise OSError(getattr(cause, "errno", None), str(cause)) from None
             if self.processes.first:
                 checkpoint.write_state(scratch, about)
 
@@ -84,6 +83,13 @@ class Writer:
                 error = raised
         self.processes.told(error)
 
+    def close(self) -> None:
+        """Let the last checkpoint become complete; tells and asks nobody, so that a process may leave alone.
+
+        The others write theirs in the background, whatever they wait for; if one has died, there is none.
+        """
+        self._pool.shutdown()
+
 
 def read(folder: Path, like: Like) -> dict[str, Tensor]:
     """Of every tensor in a checkpoint what this process holds; all processes that train together call it.
@@ -93,16 +99,26 @@ def read(folder: Path, like: Like) -> dict[str, Tensor]:
         like: from a tensor's name, size and dtype, the tensor to fill.
 
     Raises:
-        OSError, ValueError, KeyError: a damaged or missing file.
+        OSError, ValueError, KeyError, RuntimeError: a damaged or missing file.
     """
-    from torch.distributed.checkpoint import HuggingFaceStorageReader, load
+    from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, load
 
     reader = HuggingFaceStorageReader(str(folder))
     found: dict[str, Any] = reader.read_metadata().state_dict_metadata
     tensors = {name: like(name, about.size, about.properties.dtype) for name, about in found.items()}
-    with _quiet():
-        load(tensors, storage_reader=reader, no_dist=True)  # each reads what it needs, and asks nobody
+    try:
+        with _quiet():
+            load(tensors, storage_reader=reader, no_dist=True)  # each reads what it needs, and asks nobody
+    except CheckpointException as error:  # which is no Exception
+        cause = _cause(error)
+        raise cause if isinstance(cause, OSError) else RuntimeError(str(cause)) from None
     return tensors
+
+
+def _cause(error: Any) -> BaseException:
+    """What the library's error is about: of what all processes met, the first that is the disk's, else the first."""
+    causes = [cause for cause, _ in error.failures.values()]
+    return next((cause for cause in causes if isinstance(cause, OSError)), causes[0])
 
 
 @contextlib.contextmanager

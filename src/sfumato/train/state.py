@@ -1,5 +1,6 @@
 """Everything that changes during training, and how it is kept in a checkpoint."""
 
+import contextlib
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from sfumato.config import Recipe
 from sfumato.model.adapter import Adapter, AdapterConfig, base_name
-from sfumato.model.bundle import Network, find_bundle
+from sfumato.model.bundle import Network, find_bundle, without_weights
 from sfumato.model.lora import adapter_of, merged, scale_of
 from sfumato.train import checkpoint, sharded
 from sfumato.train.parallel import ALONE, Processes, local
@@ -92,6 +93,11 @@ class State:
         if self.processes.mesh is not None:
             self._writer.finish()
 
+    def close(self) -> None:
+        """Do not leave while the last checkpoint is being written, whatever the reason for leaving."""
+        if "_writer" in vars(self):
+            self._writer.close()
+
     def _about(self) -> dict[str, Any]:
         """What is no tensor; complete in the first process only."""
         found = self.processes.gathered(self.stream.state()) or [{}]
@@ -158,8 +164,12 @@ class State:
         if kept is not None:
             return kept.detach()
         if kind == "optimiser":
-            i, j, _ = rest.split("/")
-            parameter = _parameters(self.optimisers[int(i)])[int(j)]
+            i, j, key = rest.split("/")
+            optimiser = self.optimisers[int(i)]
+            parameter = _parameters(optimiser)[int(j)]
+            held = optimiser.state.get(parameter, {}).get(key)
+            if held is not None and held.shape == size and held.dtype == dtype:
+                return held  # not beside it: moments are the most of what a device holds
             if parameter.shape == size:
                 return torch.zeros_like(parameter, dtype=dtype).detach()
         return torch.zeros(size, dtype=dtype)
@@ -181,13 +191,16 @@ def averaged_network(state: State) -> Network:
     Of processes that train together all must ask, and only the first gets it; the others the network as it is.
     """
     weights = dict(state.denoiser.named_parameters()) | state.average
-    device = state.denoiser.forbidden_V.device
-    if state.processes.mesh is not None:
+    shared, device = state.processes.mesh is not None, state.denoiser.forbidden_V.device
+    if shared:
         weights = dict(state.processes.collected(weights, device))
     if not state.processes.first:
         return state.denoiser
-    copy = state.denoiser.blank().to(device)
-    copy.load_state_dict(merged(state.denoiser, weights), assign=state.processes.mesh is not None)
+    with without_weights() if shared else contextlib.nullcontext():  # the collected ones become its own
+        copy = state.denoiser.blank()
+    copy = copy if shared else copy.to(device)
+    copy.load_state_dict(merged(state.denoiser, weights), assign=shared)
+    copy = copy.to(next(copy.parameters()).device)  # the collected ones may be in main memory, for want of room
     return copy.eval().requires_grad_(False)
 
 
