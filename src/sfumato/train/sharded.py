@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sfumato.train import checkpoint
-from sfumato.train.parallel import Processes
+from sfumato.train.parallel import PATIENCE, Processes
 
 Like = Callable[[str, torch.Size, torch.dtype], Tensor]
 
@@ -27,9 +27,8 @@ class Writer:
     def __init__(self, processes: Processes):
         """All processes make theirs together."""
         self.processes = processes
-        self._group: Any = dist.new_group(
-            backend="gloo"
-        )  # of its own: its messages are sent while training sends others
+        # A group of its own, since training sends its messages at the same time.
+        self._group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
