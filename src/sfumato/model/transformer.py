@@ -170,6 +170,17 @@ class Block(nn.Module):
         return x + F.dropout(self.down(F.silu(self.gate(y)) * self.up(y)), self.dropout, self.training)
 
 
+def _draw(name: str, weight: Tensor, generator: torch.Generator) -> None:
+    """Give one of a new network's weights its value, in place.
+
+    By torch's own functions: the transformers library has them spare what it has read from a file.
+    """
+    if name.endswith(("out.weight", "down.weight", "time.2.weight", "gap.weight", ".bias")):
+        nn.init.zeros_(weight)
+    elif weight.ndim == 2:
+        nn.init.normal_(weight, std=weight.shape[1] ** -0.5, generator=generator)
+
+
 class Transformer(nn.Module):
     """The denoiser that we train from scratch."""
 
@@ -224,25 +235,19 @@ class Transformer(nn.Module):
         return Transformer(self.config, never_written=self.forbidden_V.isinf().nonzero().flatten().tolist())
 
     def initialise(self, seed: int) -> "Transformer":
-        """Take the weights that are `drawn`."""
-        with torch.no_grad():
-            for (_, parameter), (_, value) in zip(self.named_parameters(), self.drawn(seed), strict=True):
-                parameter.copy_(value)
+        """Draw the weights: normal with sd 1/sqrt(fan-in), 0 for what writes to the residual stream, 1 for gains."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            _draw(name, parameter, generator)
         return self
 
     def drawn(self, seed: int) -> Iterator[tuple[str, Tensor]]:
-        """Weights before training, one by one; this network's own are not touched.
-
-        Normal with sd 1/sqrt(fan-in), 0 for what writes to the residual stream, 1 for gains.
-        """
+        """What `initialise` would draw, one by one; this network's own weights are not touched."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
-            if name.endswith(("out.weight", "down.weight", "time.2.weight", "gap.weight", ".bias")):
-                yield name, torch.zeros(parameter.shape)
-            elif parameter.ndim == 2:
-                yield name, torch.empty(parameter.shape).normal_(std=parameter.shape[1] ** -0.5, generator=generator)
-            else:
-                yield name, torch.ones(parameter.shape)
+            value = torch.ones(parameter.shape)
+            _draw(name, value, generator)
+            yield name, value
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Vectors (..., E) of tokens (...), of unit mean square, on the network's device: what is noised.
