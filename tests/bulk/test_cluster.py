@@ -33,8 +33,10 @@ def ray() -> Iterator[Any]:
     pytest.importorskip("ray")
     from sfumato.cluster import connected
 
-    with connected("tests", cpus=2) as module:
-        yield module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
+        with connected("tests", cpus=2) as module:  # whose processes find what tests share there
+            yield module
 
 
 @pytest.fixture(scope="module")
