@@ -12,6 +12,7 @@ import pytest
 
 from sfumato.cli import main
 from sfumato.config import load_recipe
+from sfumato.train import retry
 
 Refused = Callable[..., str]
 Captured = pytest.CaptureFixture[str]
@@ -162,8 +163,9 @@ def wait_for_a_step(process: subprocess.Popen[str], run: Path) -> None:
 
 
 def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(
-    recipe: Path, tmp_path: Path, disk_full, capsys: Captured
+    recipe: Path, tmp_path: Path, disk_full, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(retry, "PAUSES", (0.0, 0.01))
     words = ["train", str(recipe), "--out", str(tmp_path / "run")]
     assert main(words) == 0
     whole = weights(tmp_path / "run")
