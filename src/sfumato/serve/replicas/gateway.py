@@ -212,8 +212,10 @@ def _another_may_do_better(messages: Sequence[Message]) -> bool:
 
 
 async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """Until the client is gone; Ray raises where it has cancelled the request for that."""
+    with suppress(Exception):
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 async def _ask_gateway(scope: Scope, receive: Receive, send: Send) -> None:
